@@ -1,0 +1,254 @@
+"""What states and answers mean to the owner of a portal: cause and cure, in words, with this portal's own values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import urlsplit
+
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.translation import gettext as _
+
+from .conf import ConfigError, Server, conf
+from .delivery.send import CLOCKS_AGREE
+from .models import OutboundEvent, Reward, ServerHealth
+from .protocol import DEFAULT_ENDPOINT, Kind
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What happened, and what to do; ``cure`` says so, too, when there is nothing to do."""
+
+    cause: str
+    cure: str
+
+
+def of_event(event: OutboundEvent, health: ServerHealth | None) -> Advice:
+    """Why this event is where it is."""
+    state = event.State(event.state)
+    if state is event.State.ACCEPTED:
+        return _of_accepted(event)
+    if state is event.State.CANCELLED:
+        return _of_cancelled(event)
+    if state is event.State.WAITING:
+        return _of_waiting(event)
+    if state is event.State.PENDING:
+        return _of_pending(event, health)
+    told = of_answer(event.server, event.last_status or 0, event.last_error, health)
+    if state is event.State.EXHAUSTED:
+        cause = _("It was tried for the whole retry schedule, in vain. The last time: %s") % told.cause
+    else:
+        cause = told.cause
+    return Advice(cause, _("%(cure)s Then redeliver this event.") % {"cure": told.cure})
+
+
+def of_answer(server: str, status: int, error: str, health: ServerHealth | None) -> Advice:
+    """What one answer means: ``status`` 0 for none, ``error`` as it was stored."""
+    where, server_id, endpoint = _place(server)
+    host = urlsplit(endpoint).hostname or endpoint
+    if status == 200 and not error:
+        return Advice(_("MMOLove accepted it."), _("Nothing is to be done."))
+    if status == 0:
+        return Advice(
+            _("No complete answer came from MMOLove: %s.") % error.rstrip("."),
+            _("Check that this machine reaches %(host)s (firewall, proxy, DNS). It is tried again by itself.")
+            % {"host": host},
+        )
+    if status == 401:
+        return _of_bad_signature(where, server_id, error, health)
+    if status == 404:
+        return Advice(
+            _("MMOLove knows no such thing: %s.") % error,
+            _(
+                "Check in the MMOLove dashboard that %(where)s['SERVER_ID'] = '%(id)s' is your server's id, that "
+                "referrals are enabled and that a secret has been generated. If a test event passes, this referral's "
+                "token is unknown or has expired, and nothing can be done for it."
+            )
+            % {"where": where, "id": server_id},
+        )
+    if status == 400:
+        return Advice(
+            _("MMOLove calls the request malformed: %s.") % error,
+            _("Check MMOLOVE_REFERRAL['REFEREE_IDENTITY'] and %(where)s['SERVER_ID'] = '%(id)s'.")
+            % {"where": where, "id": server_id},
+        )
+    if status == 422:
+        return Advice(
+            _("MMOLove does not allow this step in the referral's state: %s.") % error,
+            _("Look the referral up in the MMOLove dashboard: it may be reversed, expired or rejected there."),
+        )
+    if 300 <= status < 400:
+        return Advice(
+            _("The endpoint redirects, and a redirect is never followed: %s.") % error,
+            _("Set %(where)s['ENDPOINT'] to the final address; MMOLove's own is %(default)s.")
+            % {"where": where, "default": DEFAULT_ENDPOINT},
+        )
+    if status in (408, 425, 429):
+        return Advice(_("MMOLove asks to wait: %s.") % error, _("Nothing is to be done: it is tried again by itself."))
+    if status >= 500:
+        return Advice(
+            _("MMOLove, or a proxy before it, has a fault: %s.") % error,
+            _("Nothing is to be done: it is tried again by itself."),
+        )
+    if 200 <= status < 300:
+        return Advice(
+            _("Something answered in MMOLove's place: %s.") % error,
+            _(
+                "Check that %(where)s['ENDPOINT'] = '%(endpoint)s' is MMOLove's, and what stands between (a proxy, a "
+                "captive portal)."
+            )
+            % {"where": where, "endpoint": endpoint},
+        )
+    return Advice(
+        _("The request was refused: %s.") % error,
+        _("Check %(where)s['ENDPOINT'] = '%(endpoint)s', and whether a firewall or proxy refuses this machine.")
+        % {"where": where, "endpoint": endpoint},
+    )
+
+
+def of_server(server: Server, health: ServerHealth | None) -> Advice:
+    """How delivery to a server stands."""
+    try:
+        server.credentials()
+    except ConfigError as error:
+        return Advice(_("Nothing is delivered."), str(error))
+    if health is None or health.state == ServerHealth.State.OPEN:
+        return Advice(_("Delivery works as far as is known."), _("Nothing is to be done."))
+    told = of_answer(server.alias, _status_in(health.reason), health.reason, health)
+    return Advice(
+        _("Delivery has been paused (since %(since)s). %(cause)s") % {"since": when(health.since), "cause": told.cause},
+        _(
+            "%(cure)s Events wait meanwhile, and none is lost. The next dry run (%(probe)s) finds out whether it works "
+            "again; sending a test event does so now."
+        )
+        % {"cure": told.cure, "probe": when(health.probe_at)},
+    )
+
+
+def of_reward(reward: Reward) -> Advice:
+    """Why a reward is where it is."""
+    if reward.state == Reward.State.GRANTED:
+        return Advice(_("It has been granted (%s).") % when(reward.granted_at), _("Nothing is to be done."))
+    if reward.state == Reward.State.CANCELLED:
+        return Advice(_("The referral ended without a reward before it was granted."), _("Nothing is to be done."))
+    if reward.last_error:
+        return Advice(
+            _("It could not be granted: %s.") % reward.last_error.rstrip("."),
+            _(
+                "Mend the receiver of referral_qualified. It is tried again by itself (%s), or at once with “Retry "
+                "reward”."
+            )
+            % when(reward.due_at),
+        )
+    return Advice(
+        _("It is due and will be granted by the next delivery run."),
+        _("If it stays so, nothing delivers: see MMOLOVE_REFERRAL['DISPATCH'] = '%s'.") % _dispatch(),
+    )
+
+
+def _of_accepted(event: OutboundEvent) -> Advice:
+    causes = {
+        "duplicate": _("MMOLove had it already: an earlier answer was lost. It counts the same."),
+        "ignored": _("Another referrer already holds this account at MMOLove (first touch). There is no reward."),
+        "other_state": _("MMOLove accepted it, but the referral is in the state “%s” there. There is no reward.")
+        % event.response.get("state", ""),
+    }
+    return Advice(causes.get(event.outcome, _("MMOLove accepted it.")), _("Nothing is to be done."))
+
+
+def _of_cancelled(event: OutboundEvent) -> Advice:
+    if event.reason == event.Reason.OPERATOR:
+        return Advice(_("A member of staff cancelled it."), _("Redeliver it to send it after all."))
+    return Advice(
+        _("It was cancelled: %s.") % event.get_reason_display(), _("Nothing is to be done; it cannot be sent any more.")
+    )
+
+
+def _of_waiting(event: OutboundEvent) -> Advice:
+    registered = event.referral.events.filter(kind=Kind.REGISTERED.value).first()
+    if event.kind == Kind.REVERSED.value and event.referral.registered_at is not None:
+        return Advice(_("It waits until “qualified” is settled."), _("Nothing is to be done."))
+    if registered is None:
+        return Advice(
+            _("It waits for “registered”, which has not been written."),
+            _("Call mark_registered(user): MMOLOVE_REFERRAL['AUTO_REGISTER'] is off."),
+        )
+    if registered.open:
+        return Advice(_("It waits until “registered” has been accepted."), _("Nothing is to be done."))
+    return Advice(
+        _("It waits for “registered”, which is %s.") % registered.get_state_display(),
+        _("Open “registered” (%s), do what its page says, and redeliver it.") % registered.server_event_id,
+    )
+
+
+def _of_pending(event: OutboundEvent, health: ServerHealth | None) -> Advice:
+    try:
+        server = conf.server(event.server)
+        server.credentials()
+    except ConfigError as error:
+        return Advice(_("It is not sent."), str(error))
+    if health is not None and health.state != ServerHealth.State.OPEN:
+        return of_server(server, health)
+    if event.claim is not None and event.due_at > timezone.now():
+        return Advice(_("A worker is sending it now."), _("Nothing is to be done."))
+    if event.attempts:
+        told = of_answer(event.server, event.last_status or 0, event.last_error, health)
+        return Advice(told.cause, _("%(cure)s (Next try: %(due)s)") % {"cure": told.cure, "due": when(event.due_at)})
+    return Advice(
+        _("It is due and leaves with the next delivery run."),
+        _("If it stays so, nothing delivers: see MMOLOVE_REFERRAL['DISPATCH'] = '%s'.") % _dispatch(),
+    )
+
+
+def _of_bad_signature(where: str, server_id: str, error: str, health: ServerHealth | None) -> Advice:
+    skew = health.clock_skew if health is not None else 0.0
+    if abs(skew) > CLOCKS_AGREE:
+        words = _("behind") if skew > 0 else _("ahead of")
+        return Advice(
+            _("The clock of %(host)s is %(seconds)d s %(words)s MMOLove's, so its signatures are refused: %(error)s.")
+            % {"host": health.clock_host if health else "", "seconds": abs(skew), "words": words, "error": error},
+            _("Have that host's clock set by NTP."),
+        )
+    return Advice(
+        _("MMOLove refuses the signature: %s. The secret here is not the one it has for this server.") % error,
+        _(
+            "Copy the current secret of server '%(id)s' from the MMOLove dashboard (rotating it ended the old one) "
+            "into %(where)s['SECRET'] or the environment variable MMOLOVE_REFERRAL_SECRET, restart the portal, and "
+            "send a test event."
+        )
+        % {"where": where, "id": server_id},
+    )
+
+
+def _place(alias: str) -> tuple[str, str, str]:
+    """The setting that configures the server, its id and its endpoint, as far as they are readable."""
+    try:
+        server = conf.server(alias)
+    except ConfigError:
+        return f"MMOLOVE_REFERRAL['SERVERS']['{alias}']", "", DEFAULT_ENDPOINT
+    try:
+        endpoint = server.credentials().endpoint
+    except ConfigError:
+        endpoint = DEFAULT_ENDPOINT
+    return server.setting, server.server_id, endpoint
+
+
+def _dispatch() -> str:
+    try:
+        return conf.dispatch
+    except ConfigError as error:
+        return str(error)
+
+
+def _status_in(reason: str) -> int:
+    """The status that a stored reason begins with (``HTTP 401: …``); 0 if none arrived."""
+    word = reason.removeprefix("HTTP ")[:3]
+    return int(word) if reason.startswith("HTTP ") and word.isdigit() and ", but " not in reason[:13] else 0
+
+
+def when(moment: datetime | None, form: str = "DATETIME_FORMAT") -> str:
+    """A moment in the time zone of whoever reads it."""
+    if moment is None:
+        return "-"
+    return date_format(timezone.localtime(moment) if timezone.is_aware(moment) else moment, form)

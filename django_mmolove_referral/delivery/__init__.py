@@ -1,0 +1,1 @@
+"""From the outbox to MMOLove and back: claim, send, settle, grant. ``drain`` is the engine."""

@@ -1,0 +1,104 @@
+"""Taking due events: a claim pushes the due time one lease ahead, so a dead worker's events come due again."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import connections, transaction
+from django.db.models import Case, F, Value, When
+
+from .. import protocol
+from ..clock import DatabaseNow
+from ..conf import conf
+from ..models import OutboundEvent, Referral
+from ..protocol import Kind
+from .retry import retried
+from .schedule import ahead
+
+State = OutboundEvent.State
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """An event in a worker's hands."""
+
+    pk: int
+    referral_id: int
+    server: str
+    kind: Kind
+    body: bytes = field(repr=False)
+    token: str = field(repr=False)
+    claim: uuid.UUID
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The token that a dry run carries."""
+
+    token: str = field(repr=False)
+    #: Whether MMOLove has accepted this token: only then does a 404 to the dry run tell something.
+    proven: bool
+
+
+def claim(server: str, server_id: str, limit: int, *, using: str) -> list[Claimed]:
+    """Claim up to ``limit`` due events of ``server``, the longest due first."""
+    skip_locked = connections[using].features.has_select_for_update_skip_locked
+    events = OutboundEvent.objects.using(using)
+    due = events.filter(server=server, state=State.PENDING, due_at__lte=DatabaseNow())
+    mark = uuid.uuid4()
+    # Without SKIP LOCKED the UPDATE's own conditions decide between two workers, statement by statement; a
+    # transaction would only make SQLite fail when it turns from reading to writing.
+    around: AbstractContextManager[Any] = transaction.atomic(using=using) if skip_locked else nullcontext()
+    with around:
+        candidates = due.order_by("due_at", "pk").values_list("pk", flat=True)
+        if skip_locked:
+            candidates = candidates.select_for_update(skip_locked=True)
+        pks = list(candidates[:limit])
+        if not pks:
+            return []
+        due.filter(pk__in=pks).update(
+            # First, as MariaDB assigns from left to right: a claim that nobody settled may have reached MMOLove.
+            frozen=Case(When(claim__isnull=False, then=Value(True)), default=F("frozen")),
+            claim=mark,
+            due_at=ahead(conf.lease),
+            attempts=F("attempts") + 1,
+        )
+        rows = events.filter(pk__in=pks, claim=mark).select_related("referral").order_by("pk")
+        return [_in_hand(event, server_id, using) for event in rows]
+
+
+def _in_hand(event: OutboundEvent, server_id: str, using: str) -> Claimed:
+    body = bytes(event.body)
+    if not event.frozen and protocol.server_id_of(body) != server_id:
+        # Nothing that could have counted went out under the old id, so the event follows the setting.
+        body = protocol.with_server_id(body, server_id)
+        OutboundEvent.objects.using(using).filter(pk=event.pk, claim=event.claim).update(body=body)
+    assert event.claim is not None  # noqa: S101  # it was selected by its claim
+    return Claimed(
+        pk=event.pk,
+        referral_id=event.referral_id,
+        server=event.server,
+        kind=Kind(event.kind),
+        body=body,
+        token=event.referral.token,
+        claim=event.claim,
+    )
+
+
+@retried
+def probe_subject(server: str, *, using: str) -> Subject | None:
+    """The token for a dry run: one that MMOLove has accepted, else the oldest open event's; ``None`` without either."""
+    referrals = Referral.objects.using(using).filter(server=server).exclude(token="")
+    proven = (
+        referrals.filter(registered_at__isnull=False).order_by("-registered_at").values_list("token", flat=True).first()
+    )
+    if proven:
+        return Subject(proven, proven=True)
+    pending = OutboundEvent.objects.using(using).filter(server=server, state=State.PENDING)
+    token = (
+        pending.exclude(referral__token="").order_by("due_at", "pk").values_list("referral__token", flat=True).first()
+    )
+    return Subject(token, proven=False) if token else None

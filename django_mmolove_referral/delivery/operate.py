@@ -1,0 +1,77 @@
+"""What an operator may do to an event. Nothing here touches an event that a worker has in hand."""
+
+from __future__ import annotations
+
+from django.db import DEFAULT_DB_ALIAS, transaction
+
+from ..clock import DatabaseNow
+from ..models import OutboundEvent, Referral, Reward
+from . import dispatch, order
+
+State, Reason = OutboundEvent.State, OutboundEvent.Reason
+
+
+def redeliver(event: OutboundEvent, *, force: bool = False) -> bool:
+    """Send a rejected, exhausted or operator-cancelled event again, its schedule from the start.
+
+    ``force`` also sends an accepted one again; that never makes a second reward. Returns whether it will be sent.
+    """
+    using = _database(event)
+    with transaction.atomic(using=using):
+        referral, events = order.lock_one(event.referral_id, using=using)
+        row = events[event.kind]
+        if not _may_redeliver(row, referral, force=force):
+            return False
+        row.attempts, row.claim = 0, None
+        order.make_due(row)
+        if not order.may_leave(row.kind, referral, events):
+            row.state = State.WAITING
+        row.save(using=using)
+        transaction.on_commit(dispatch.wake, using=using, robust=True)
+    return True
+
+
+def cancel(event: OutboundEvent) -> bool:
+    """Take an open event that no worker has in hand out of delivery. Returns whether it was."""
+    using = _database(event)
+    with transaction.atomic(using=using):
+        referral, events = order.lock_one(event.referral_id, using=using)
+        row = events[event.kind]
+        if not row.open or _in_hand(row, using):
+            return False
+        order.cancel(row, Reason.OPERATOR)
+        row.save(using=using)
+        for freed in order.promote(referral, events):
+            freed.save(using=using)
+    return True
+
+
+def retry_reward(reward: Reward) -> bool:
+    """Have a due reward tried at once. Returns whether it is due."""
+    using = reward._state.db or DEFAULT_DB_ALIAS
+    due = Reward.objects.using(using).filter(pk=reward.pk, state=Reward.State.DUE)
+    if not due.update(due_at=DatabaseNow()):
+        return False
+    transaction.on_commit(dispatch.wake, using=using, robust=True)
+    return True
+
+
+def _may_redeliver(row: OutboundEvent, referral: Referral, *, force: bool) -> bool:
+    if not row.body:  # the account was deleted, and with it what could be sent
+        return False
+    if row.kind != "reversed" and referral.ended and not (force and row.state == State.ACCEPTED):
+        return False
+    if row.state == State.CANCELLED:
+        return row.reason == Reason.OPERATOR
+    return row.state in (State.REJECTED, State.EXHAUSTED) or (force and row.state == State.ACCEPTED)
+
+
+def _in_hand(row: OutboundEvent, using: str) -> bool:
+    """Whether the row's claim is alive, by the database's clock."""
+    if row.claim is None:
+        return False
+    return OutboundEvent.objects.using(using).filter(pk=row.pk, due_at__gt=DatabaseNow()).exists()
+
+
+def _database(event: OutboundEvent) -> str:
+    return event._state.db or DEFAULT_DB_ALIAS

@@ -1,0 +1,102 @@
+"""``manage.py mmolove_deliver``: a worker without a broker, or one run for cron."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from ...conf import ConfigError, conf
+from ...delivery.drain import Drain, Tally
+from ...delivery.loop import Loop
+
+
+class Command(BaseCommand):
+    help = (
+        "Deliver what is due to MMOLove and grant due rewards. --once (for cron) ends when nothing is due; --loop is "
+        "a worker that goes on until SIGTERM or Ctrl-C, which let what is in flight be settled."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        mode = parser.add_mutually_exclusive_group(required=True)
+        mode.add_argument("--once", action="store_true", help="end when nothing is due any more")
+        mode.add_argument("--loop", action="store_true", help="go on, sleeping until something is due")
+        parser.add_argument("--concurrency", type=int, metavar="N", help="connections (default: CONCURRENCY)")
+        parser.add_argument("--seconds", type=float, metavar="S", help="end after that many seconds")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        concurrency, seconds = options["concurrency"], options["seconds"]
+        if concurrency is not None and concurrency < 1:
+            raise CommandError("--concurrency takes a whole number from 1.")
+        if seconds is not None and seconds <= 0:
+            raise CommandError("--seconds takes a positive number.")
+        try:
+            servers = list(conf.servers.values())
+        except ConfigError as error:
+            raise CommandError(str(error)) from error
+        for server in servers:
+            try:
+                server.credentials()
+            except ConfigError as error:
+                self.stderr.write(self.style.WARNING(f"Nothing is delivered to {server.alias!r}: {error}"))
+        watch = self._progress if self.stdout.isatty() else None
+        work = self._once if options["once"] else self._loop
+        tally = work(concurrency, seconds, watch)
+        if watch:
+            self.stdout.write("")
+        self.stdout.write(_summary(tally))
+
+    def _once(self, concurrency: int | None, seconds: float | None, watch: Any) -> Tally:
+        stop = threading.Event()
+        with _on_signal(stop.set):
+            return Drain(concurrency=concurrency, stop=stop, watch=watch).run(seconds)
+
+    def _loop(self, concurrency: int | None, seconds: float | None, watch: Any) -> Tally:
+        loop = Loop(concurrency=concurrency, watch=watch)
+        timer = threading.Timer(seconds, loop.stop) if seconds is not None else None
+        with _on_signal(loop.stop):
+            if timer:
+                timer.daemon = True
+                timer.start()
+            try:
+                loop.run()
+            finally:
+                if timer:
+                    timer.cancel()
+        return loop.tally
+
+    def _progress(self, tally: Tally) -> None:
+        self.stdout.write(f"\r{_summary(tally)}", ending="")
+        self.stdout.flush()
+
+
+def _summary(tally: Tally) -> str:
+    return (
+        f"{tally.accepted} accepted, {tally.refused} refused, {tally.postponed} postponed, "
+        f"{tally.granted} rewards granted"
+    )
+
+
+class _on_signal:  # noqa: N801  # used like a function
+    """Calls ``then`` on SIGTERM and SIGINT while the block runs; handlers are put back afterwards."""
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self, then: Any) -> None:
+        self._then = then
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in self.SIGNALS:
+                self._before[number] = signal.signal(number, self._handle)
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._then()

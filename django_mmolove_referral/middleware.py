@@ -1,0 +1,124 @@
+"""Captures the referral token of a visit and makes the visit known to the sign-up. Nothing else."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.core.exceptions import SuspiciousOperation
+from django.http import HttpRequest, HttpResponseBase
+from django.utils.cache import patch_cache_control
+
+from .capture import Visit, current_visit, enter_visit, usable_token
+from .conf import ConfigError, conf
+
+logger = logging.getLogger("mmolove_referral.capture")
+
+#: A query string longer than this is not searched: no registration link is that long.
+QUERY_LIMIT = 16 * 1024
+
+
+class ReferralMiddleware:
+    """Stands after ``SessionMiddleware`` and before ``FetchFromCacheMiddleware``. Sync and async.
+
+    A request without a token costs two substring tests: no query is parsed, no session read, no ``Vary`` set.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(
+        self,
+        get_response: Callable[[HttpRequest], HttpResponseBase] | Callable[[HttpRequest], Awaitable[HttpResponseBase]],
+    ) -> None:
+        self.get_response: Callable[[HttpRequest], Any] = get_response
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> Any:
+        if self._is_async:
+            return self._acall(request)
+        outer, visit = current_visit(), Visit(request)
+        enter_visit(visit)
+        try:
+            if _mentions_token(request):
+                _capture(request, visit)
+            response = self.get_response(request)
+            if visit.changed or visit.used_up:
+                _finish(request, response, visit)
+            return response
+        finally:
+            visit.close()
+            enter_visit(outer)
+
+    async def _acall(self, request: HttpRequest) -> HttpResponseBase:
+        outer, visit = current_visit(), Visit(request)
+        enter_visit(visit)
+        try:
+            if _mentions_token(request):
+                # Reading the session may read the database.
+                await sync_to_async(_capture)(request, visit)
+            response: HttpResponseBase = await self.get_response(request)
+            if visit.changed or visit.used_up:
+                _finish(request, response, visit)
+            return response
+        finally:
+            visit.close()
+            enter_visit(outer)
+
+
+def _mentions_token(request: HttpRequest) -> bool:
+    meta = request.META
+    try:
+        return (
+            conf.query_param in meta.get("QUERY_STRING", "")  # parsing GET and COOKIES costs a hundred times as much
+            or conf.cookie_name in meta.get("HTTP_COOKIE", "")
+        )
+    except ConfigError:
+        return False  # the system checks name the key
+
+
+def _capture(request: HttpRequest, visit: Visit) -> None:
+    try:
+        token = _query_token(request)
+        if token is None:
+            cookie = usable_token(request.COOKIES.get(conf.cookie_name))
+            token = None if cookie is None or visit.token else cookie
+        if token is not None:
+            visit.capture(token)
+    except Exception:
+        logger.exception("A referral token could not be captured; the visitor goes on without it.")
+
+
+def _query_token(request: HttpRequest) -> str | None:
+    if len(request.META.get("QUERY_STRING", "")) > QUERY_LIMIT:
+        return None
+    try:
+        values = request.GET.getlist(conf.query_param)
+    except SuspiciousOperation:  # too many parameters: whether that is an error is the view's business
+        return None
+    return next((token for token in map(usable_token, reversed(values)) if token), None)
+
+
+def _finish(request: HttpRequest, response: HttpResponseBase, visit: Visit) -> None:
+    """Keep the response out of shared caches: it sets this visitor's session; and mind a cookie of our own."""
+    try:
+        patch_cache_control(response, private=True)
+        if not conf.set_cookie:
+            return
+        if visit.used_up:
+            response.delete_cookie(conf.cookie_name, samesite="Lax")
+        elif visit.token and visit.token != request.COOKIES.get(conf.cookie_name):
+            response.set_cookie(
+                conf.cookie_name,
+                visit.token,
+                max_age=int(conf.token_max_age),
+                secure=request.is_secure(),
+                httponly=True,
+                samesite="Lax",
+            )
+    except Exception:
+        logger.exception("The cookie of a referral token could not be written; the visitor goes on without it.")

@@ -1,0 +1,100 @@
+"""Account created, logged in, deleted: what the portal does anyway, turned into the verbs of ``lifecycle``.
+
+Nothing here may harm the portal: trouble of ours is contained in a savepoint, logged, and healed at the
+account's next login.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any
+
+from django.apps import apps
+from django.contrib.auth import get_user_model
+from django.contrib.auth.signals import user_logged_in
+from django.db import DEFAULT_DB_ALIAS, router, transaction
+from django.db.models.signals import post_save, pre_delete
+
+from . import lifecycle
+from .capture import Captured, Visit, current_visit
+from .models import Referral
+
+logger = logging.getLogger("mmolove_referral.signup")
+
+
+def connect() -> None:
+    """Listen to the user model and to its subclasses: a proxy or multi-table child is its own signal sender."""
+    user_model = get_user_model()
+    for model in apps.get_models():
+        if issubclass(model, user_model):
+            uid = f"mmolove_referral.{model._meta.label}"
+            post_save.connect(on_account_saved, sender=model, dispatch_uid=uid)
+            pre_delete.connect(on_account_deleted, sender=model, dispatch_uid=uid)
+    user_logged_in.connect(on_logged_in, dispatch_uid="mmolove_referral")
+
+
+def on_account_saved(
+    sender: type[Any],
+    instance: Any,
+    created: bool,
+    raw: bool = False,
+    using: str = DEFAULT_DB_ALIAS,
+    **kwargs: Any,
+) -> None:
+    """An account that an anonymous visitor with a token creates is a referred sign-up; nothing else is."""
+    if not created or raw:
+        return
+    visit = current_visit()
+    if visit is None:
+        return
+    try:
+        captured = visit.brings()
+        if captured is not None:
+            _attach(instance, visit, captured, using, new=True)
+    except Exception:
+        logger.exception("The token of a sign-up could not be read; the sign-up goes on.")
+
+
+def on_logged_in(sender: type[Any], user: Any, **kwargs: Any) -> None:
+    """Attach what a crash or a contained error left unattached."""
+    visit = current_visit()
+    if visit is None:
+        return
+    try:
+        captured = visit.owes(user)
+        if captured is not None and visit.attached_to is None:
+            _attach(user, visit, captured, router.db_for_write(Referral, instance=user), new=False)
+    except Exception:
+        logger.exception("The token of a login could not be read; the login goes on.")
+
+
+def on_account_deleted(sender: type[Any], instance: Any, using: str = DEFAULT_DB_ALIAS, **kwargs: Any) -> None:
+    try:
+        with transaction.atomic(using=using):
+            lifecycle.forget(instance, using=using)
+    except Exception:
+        logger.exception("The referrals of a deleted account could not be closed; the deletion goes on.")
+
+
+def _gone_to_another(visit: Visit, captured: Captured, using: str) -> bool:
+    """Whether this request's token is on an account already (one that was not rolled back since)."""
+    if visit.attached_to is None:
+        return False
+    # SQLite gives the key of a rolled-back row to the next one, which may be somebody else's.
+    return Referral.objects.using(using).filter(pk=visit.attached_to, token=captured.token).exists()
+
+
+def _attach(user: Any, visit: Visit, captured: Captured, using: str, *, new: bool) -> None:
+    try:
+        if captured.expired or (new and _gone_to_another(visit, captured, using)):
+            return
+        with transaction.atomic(using=using):
+            server = captured.server or visit.server()
+            referral = lifecycle.attach(user, captured.token, server=server, code=captured.code, using=using, new=new)
+            # Used up with the commit: after a rollback the token is as before.
+            transaction.on_commit(partial(visit.use_up, captured.token), using=using, robust=True)
+        visit.attached_to = referral.pk
+    except Exception:
+        logger.exception("A referral could not be attached; it will be at the account's next login.")
+        visit.owe(user)

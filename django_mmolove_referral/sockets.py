@@ -1,0 +1,236 @@
+"""Connections for urllib3 that end with the exchange they serve.
+
+Timeouts of requests and urllib3 are per operation: a peer that sends a byte now and then holds an exchange for
+as long as it likes. Here every operation on a socket gets what is left of its exchange's one deadline and one
+budget of bytes, so that no peer holds it longer or makes it read more, whatever it drips: connecting to many
+addresses, TLS, a proxy's tunnel, sending, interim answers, headers, body. (Name resolution cannot be
+interrupted; the time it takes counts.)
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.util.ssl_ import create_urllib3_context
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    _Socket = socket.socket
+    _Connection = HTTPConnection
+else:  # the mixins below name what they are mixed into for the type checker only
+    _Socket = _Connection = object
+
+_T = TypeVar("_T")
+
+IDLE_LIMIT = 30.0
+"""Seconds after which an idle connection is not used again: firewalls drop such ones without a word."""
+
+
+class Fault(Exception):
+    """The exchange ends here; ``str`` says why, in plain words.
+
+    No ``OSError``, so that http.client and urllib3 pass it on as it is.
+    """
+
+
+class Exchange:
+    """One POST and its answer: how much time and how many bytes it may still take, and how far it has come.
+
+    ``host`` is for error texts; ``deadline`` is in seconds from now; ``budget`` is the most bytes read from the
+    peer, with headers, interim answers and framing.
+    """
+
+    __slots__ = ("_budget", "_ends_at", "connected", "deadline", "fresh", "host", "received", "status")
+
+    def __init__(self, host: str, deadline: float, budget: int) -> None:
+        self.host = host
+        self.deadline = deadline
+        self.received = 0
+        #: The answer's HTTP status, 0 until its headers have arrived.
+        self.status = 0
+        #: Whether a connection was opened for it, rather than a kept one used again.
+        self.connected = False
+        #: Whether no kept connection will do.
+        self.fresh = False
+        self._budget = budget
+        self._ends_at = time.monotonic() + deadline
+
+    def remaining(self) -> float:
+        """Seconds left, more than 0; raises :class:`Fault` when there are none."""
+        left = self._ends_at - time.monotonic()
+        if left <= 0:
+            raise self.late()
+        return left
+
+    def late(self) -> Fault:
+        return Fault(f"no {'complete ' if self.status else ''}answer from {self.host} within {self.deadline:g} s")
+
+    def count(self, received: int) -> None:
+        self.received += received
+        if self.received > self._budget:
+            raise Fault(f"the answer of {self.host} is larger than {self._budget} bytes, headers included")
+
+
+class _Current(threading.local):
+    exchange: Exchange
+
+
+#: The exchange that this thread is busy with: urllib3 hands nothing of ours down to the socket.
+current = _Current()
+
+
+def reason(error: OSError) -> str:
+    """What has happened in the system's own words, without numbers and names of classes."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        text = error.verify_message
+    elif isinstance(error, ssl.SSLError):
+        text = (error.reason or "connection closed").replace("_", " ").lower()
+    else:
+        text = error.strerror or str(error) or "connection lost"
+    return text[:1].lower() + text[1:]
+
+
+class _Timed(_Socket):
+    """A socket none of whose operations outlasts the exchange of the thread that uses it."""
+
+    used_at = 0.0
+    """Monotonic time of the last bytes received."""
+
+    def recv_into(self, *args: Any) -> int:
+        received = self._within(super().recv_into, *args)
+        self.used_at = time.monotonic()
+        exchange = current.exchange
+        exchange.count(received)
+        if not received and exchange.received and not exchange.status:
+            # http.client would take the end of the stream for the end of the headers.
+            raise Fault(f"the answer of {exchange.host} broke off")
+        return received
+
+    def recv(self, *args: Any) -> bytes:
+        """What urllib3 calls in the place of ``recv_into`` where TLS runs within TLS, through an https proxy."""
+        data = self._within(super().recv, *args)
+        current.exchange.count(len(data))
+        return data
+
+    def sendall(self, *args: Any) -> None:
+        self._within(super().sendall, *args)
+
+    def _within(self, operation: Callable[..., _T], *args: Any) -> _T:
+        exchange = current.exchange
+        self.settimeout(exchange.remaining())
+        try:
+            return operation(*args)
+        except TimeoutError:
+            raise exchange.late() from None
+
+
+class _PlainSocket(_Timed, socket.socket):
+    pass
+
+
+class _TLSSocket(_Timed, ssl.SSLSocket):
+    def send(self, *args: Any) -> int:
+        """One piece of a ``sendall``: on TLS the timeout is for each of them."""
+        return self._within(super().send, *args)
+
+    def do_handshake(self, block: bool = False) -> None:
+        host = self.server_hostname or current.exchange.host
+        try:
+            self._within(super().do_handshake, block)
+        except BaseException as error:
+            self.close()  # ssl does so for an OSError only
+            if isinstance(error, ssl.SSLCertVerificationError):
+                raise Fault(f"TLS certificate of {host} not accepted: {reason(error)}") from None
+            if isinstance(error, OSError):
+                raise Fault(f"no TLS with {host}: {reason(error)}") from None
+            raise
+
+
+class _Timely(_Connection):
+    """A connection made of such sockets."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Asked by the pool before it hands out a kept connection; a "no" makes it connect anew."""
+        if current.exchange.fresh or time.monotonic() - getattr(self.sock, "used_at", 0.0) > IDLE_LIMIT:
+            return False
+        return super().is_connected
+
+    def _new_conn(self) -> socket.socket:
+        exchange = current.exchange
+        exchange.connected = True
+        try:
+            addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            why = reason(error) if isinstance(error, OSError) else "no valid host name"
+            raise Fault(f"could not resolve the name {self.host}: {why}") from None
+        why = "no address"
+        for tried, (family, kind, proto, _, address) in enumerate(addresses):
+            try:
+                # A share each, so that one dead address does not use up the time of those after it.
+                timeout = exchange.remaining() / (len(addresses) - tried)
+                return self._open(family, kind, proto, address, timeout)
+            except TimeoutError:
+                why = "timed out"
+            except OSError as error:
+                why = reason(error)
+        raise Fault(f"could not connect to {self.host}:{self.port}: {why}")
+
+    def _open(self, family: int, kind: int, proto: int, address: Any, timeout: float) -> socket.socket:
+        sock = _PlainSocket(family, kind, proto)
+        try:
+            for option in self.socket_options or ():
+                sock.setsockopt(*option)
+            sock.settimeout(timeout)
+            sock.connect(address)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+
+class _PlainConnection(_Timely, HTTPConnection):
+    pass
+
+
+class _TLSConnection(_Timely, HTTPSConnection):
+    pass
+
+
+class _PlainPool(HTTPConnectionPool):
+    ConnectionCls = _PlainConnection
+
+
+class _TLSPool(HTTPSConnectionPool):
+    ConnectionCls = _TLSConnection
+
+    def _validate_conn(self, conn: Any) -> None:
+        """Connect before the request, as urllib3 does, but without its warning each time nobody is checked."""
+        if conn.sock is None:
+            conn.connect()
+
+
+#: For ``pool_classes_by_scheme`` of urllib3's pool managers, with a TLS context made by :func:`tls_context`.
+POOLS = {"http": _PlainPool, "https": _TLSPool}
+
+
+def tls_context(trust: str | Literal[False]) -> ssl.SSLContext:
+    """A client's TLS context with urllib3's policy, whose sockets keep to their exchange, handshake included.
+
+    ``trust`` is a file or directory of CA certificates; with ``False`` no certificate is checked.
+    Raises ``OSError`` for a path without certificates.
+    """
+    context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED if trust else ssl.CERT_NONE)
+    context.sslsocket_class = _TLSSocket
+    if trust:
+        context.check_hostname = True  # OpenSSL's own check, which urllib3 1 replaces by one after the handshake
+        context.load_verify_locations(**{"capath" if Path(trust).is_dir() else "cafile": trust})
+    return context

@@ -1,0 +1,10 @@
+from __future__ import annotations
+
+import pytest
+
+from .portal import Portal
+
+
+@pytest.fixture
+def portal() -> Portal:
+    return Portal()

@@ -1,0 +1,279 @@
+"""What an owner reads: cause and cure for every answer and every state, with this portal's own values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.utils import timezone as django_timezone
+
+from django_mmolove_referral import advice
+from django_mmolove_referral.conf import conf
+from django_mmolove_referral.models import OutboundEvent, Referral, Reward, ServerHealth
+
+NOTHING = "Nothing is to be done."
+BY_ITSELF = "Nothing is to be done: it is tried again by itself."
+ANSWERS: list[tuple[int, str, str, str]] = [
+    (200, "", "MMOLove accepted it.", NOTHING),
+    (
+        0,
+        "no answer from mmolove.com within 15 s",
+        "No complete answer came from MMOLove: no answer from mmolove.com within 15 s.",
+        "Check that this machine reaches 127.0.0.1 (firewall, proxy, DNS). It is tried again by itself.",
+    ),
+    (
+        400,
+        "HTTP 400: token missing",
+        "MMOLove calls the request malformed: HTTP 400: token missing.",
+        "Check MMOLOVE_REFERRAL['REFEREE_IDENTITY'] and MMOLOVE_REFERRAL['SERVER_ID'] = 'srv_test'.",
+    ),
+    (
+        401,
+        "HTTP 401: bad_signature",
+        (
+            "MMOLove refuses the signature: HTTP 401: bad_signature. The secret here is not the one it has for this "
+            "server."
+        ),
+        (
+            "Copy the current secret of server 'srv_test' from the MMOLove dashboard (rotating it ended the old one) into "
+            "MMOLOVE_REFERRAL['SECRET'] or the environment variable MMOLOVE_REFERRAL_SECRET, restart the portal, and send "
+            "a test event."
+        ),
+    ),
+    (
+        404,
+        "HTTP 404: unknown server",
+        "MMOLove knows no such thing: HTTP 404: unknown server.",
+        (
+            "Check in the MMOLove dashboard that MMOLOVE_REFERRAL['SERVER_ID'] = 'srv_test' is your server's id, that "
+            "referrals are enabled and that a secret has been generated. If a test event passes, this referral's token is "
+            "unknown or has expired, and nothing can be done for it."
+        ),
+    ),
+    (
+        422,
+        "HTTP 422: illegal transition",
+        "MMOLove does not allow this step in the referral's state: HTTP 422: illegal transition.",
+        "Look the referral up in the MMOLove dashboard: it may be reversed, expired or rejected there.",
+    ),
+    (
+        302,
+        "HTTP 302 redirects to https://example.com/x: set ENDPOINT to the final address",
+        (
+            "The endpoint redirects, and a redirect is never followed: HTTP 302 redirects to https://example.com/x: set "
+            "ENDPOINT to the final address."
+        ),
+        (
+            "Set MMOLOVE_REFERRAL['ENDPOINT'] to the final address; MMOLove's own is "
+            "https://mmolove.com/api/referral/events."
+        ),
+    ),
+    (429, "HTTP 429: slow down", "MMOLove asks to wait: HTTP 429: slow down.", BY_ITSELF),
+    (503, "HTTP 503", "MMOLove, or a proxy before it, has a fault: HTTP 503.", BY_ITSELF),
+    (
+        200,
+        "HTTP 200, but an HTML page: a proxy or CDN seems to answer in MMOLove's place",
+        (
+            "Something answered in MMOLove's place: HTTP 200, but an HTML page: a proxy or CDN seems to answer in "
+            "MMOLove's place."
+        ),
+        (
+            "Check that MMOLOVE_REFERRAL['ENDPOINT'] = 'http://127.0.0.1:9/api/referral/events' is MMOLove's, and what "
+            "stands between (a proxy, a captive portal)."
+        ),
+    ),
+    (
+        403,
+        "HTTP 403: no",
+        "The request was refused: HTTP 403: no.",
+        (
+            "Check MMOLOVE_REFERRAL['ENDPOINT'] = 'http://127.0.0.1:9/api/referral/events', and whether a firewall or "
+            "proxy refuses this machine."
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("status", "error", "cause", "cure"), ANSWERS)
+def test_every_answer_names_cause_and_cure(status: int, error: str, cause: str, cure: str) -> None:
+    assert advice.of_answer("default", status, error, None) == advice.Advice(cause, cure)
+
+
+@pytest.mark.parametrize(("skew", "words"), [(412.0, "412 s behind"), (-86400.0, "86400 s ahead of")])
+def test_a_clock_that_is_off_is_named_with_its_host(skew: float, words: str) -> None:
+    health = ServerHealth(server="default", clock_skew=skew, clock_host="web-1")
+    told = advice.of_answer("default", 401, "HTTP 401: stale timestamp", health)
+    assert told == advice.Advice(
+        f"The clock of web-1 is {words} MMOLove's, so its signatures are refused: HTTP 401: stale timestamp.",
+        "Have that host's clock set by NTP.",
+    )
+
+
+def test_a_server_that_is_not_configured_any_more_is_named_by_its_place() -> None:
+    assert "MMOLOVE_REFERRAL['SERVERS']['gone']['ENDPOINT']" in advice.of_answer("gone", 403, "HTTP 403", None).cure
+
+
+def event(state: str, **values: Any) -> OutboundEvent:
+    referral = Referral(server="default", token="t" * 20)
+    return OutboundEvent(
+        referral=referral, server="default", kind="qualified", state=state, due_at=django_timezone.now(), **values
+    )
+
+
+STATES: list[tuple[OutboundEvent, str, str]] = [
+    (event("accepted", outcome="advanced"), "MMOLove accepted it.", NOTHING),
+    (
+        event("accepted", outcome="duplicate"),
+        "MMOLove had it already: an earlier answer was lost. It counts the same.",
+        NOTHING,
+    ),
+    (
+        event("accepted", outcome="ignored"),
+        "Another referrer already holds this account at MMOLove (first touch). There is no reward.",
+        NOTHING,
+    ),
+    (
+        event("accepted", outcome="other_state", response={"state": "reversed"}),
+        "MMOLove accepted it, but the referral is in the state “reversed” there. There is no reward.",
+        NOTHING,
+    ),
+    (
+        event("cancelled", reason="operator"),
+        "A member of staff cancelled it.",
+        "Redeliver it to send it after all.",
+    ),
+    (
+        event("cancelled", reason="expired"),
+        "It was cancelled: the token expired.",
+        "Nothing is to be done; it cannot be sent any more.",
+    ),
+    (
+        event("rejected", last_status=422, last_error="HTTP 422: no"),
+        "MMOLove does not allow this step in the referral's state: HTTP 422: no.",
+        (
+            "Look the referral up in the MMOLove dashboard: it may be reversed, expired or rejected there. Then redeliver "
+            "this event."
+        ),
+    ),
+    (
+        event("exhausted", last_status=503, last_error="HTTP 503"),
+        (
+            "It was tried for the whole retry schedule, in vain. The last time: MMOLove, or a proxy before it, has a "
+            "fault: HTTP 503."
+        ),
+        f"{BY_ITSELF} Then redeliver this event.",
+    ),
+    (
+        event("pending"),
+        "It is due and leaves with the next delivery run.",
+        "If it stays so, nothing delivers: see MMOLOVE_REFERRAL['DISPATCH'] = 'manual'.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("row", "cause", "cure"), STATES, ids=str)
+def test_every_state_names_cause_and_cure(row: OutboundEvent, cause: str, cure: str) -> None:
+    assert advice.of_event(row, None) == advice.Advice(cause, cure)
+
+
+def test_an_event_in_a_workers_hands_says_so() -> None:
+    row = event("pending", claim=uuid4())
+    row.due_at = django_timezone.now() + timedelta(minutes=1)
+    assert advice.of_event(row, None).cause == "A worker is sending it now."
+
+
+def test_an_event_that_failed_says_when_it_is_tried_again() -> None:
+    row = event("pending", attempts=2, last_status=503, last_error="HTTP 503")
+    row.due_at = datetime(2030, 1, 31, 18, 30, tzinfo=timezone.utc)
+    assert advice.of_event(row, None).cure.endswith("tried again by itself. (Next try: Jan. 31, 2030, 6:30 p.m.)")
+
+
+def test_an_event_of_a_paused_server_says_what_the_server_waits_for() -> None:
+    since = datetime(2030, 1, 31, 18, 30, tzinfo=timezone.utc)
+    health = ServerHealth(
+        server="default",
+        state="paused",
+        reason="HTTP 503: maintenance",
+        since=since,
+        probe_at=since + timedelta(minutes=5),
+    )
+    told = advice.of_event(event("pending"), health)
+    assert told == advice.Advice(
+        "Delivery has been paused (since Jan. 31, 2030, 6:30 p.m.). MMOLove, or a proxy before it, has a fault: HTTP 503: "
+        "maintenance.",
+        f"{BY_ITSELF} Events wait meanwhile, and none is lost. The next dry run (Jan. 31, 2030, "
+        "6:35 p.m.) finds out whether it works again; sending a test event does so now.",
+    )
+    assert advice.of_server(conf.server("default"), health) == told
+
+
+def test_an_event_without_credentials_names_the_key(configure: Callable[..., None]) -> None:
+    configure(SECRET="")
+    told = advice.of_event(event("pending"), None)
+    assert told.cause == "It is not sent."
+    assert told.cure.startswith("MMOLOVE_REFERRAL['SECRET'] must be")
+    assert advice.of_server(conf.server("default"), None).cause == "Nothing is delivered."
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("registered", "kind", "cause", "cure"),
+    [
+        (
+            None,
+            "qualified",
+            "It waits for “registered”, which has not been written.",
+            "Call mark_registered(user): MMOLOVE_REFERRAL['AUTO_REGISTER'] is off.",
+        ),
+        ("pending", "qualified", "It waits until “registered” has been accepted.", NOTHING),
+        (
+            "rejected",
+            "qualified",
+            "It waits for “registered”, which is rejected.",
+            "Open “registered” (reg-1), do what its page says, and redeliver it.",
+        ),
+        ("accepted", "reversed", "It waits until “qualified” is settled.", NOTHING),
+    ],
+)
+def test_a_waiting_event_says_for_what(registered: str | None, kind: str, cause: str, cure: str) -> None:
+    now = django_timezone.now()
+    referral = Referral.objects.create(server="default", registered_at=now if registered == "accepted" else None)
+    if registered:
+        OutboundEvent.objects.create(
+            referral=referral,
+            server="default",
+            kind="registered",
+            state=registered,
+            due_at=now,
+            server_event_id="reg-1",
+        )
+    row = OutboundEvent(referral=referral, server="default", kind=kind, state="waiting")
+    assert advice.of_event(row, None) == advice.Advice(cause, cure)
+
+
+@pytest.mark.parametrize(
+    ("values", "cause", "cure"),
+    [
+        (
+            {"state": "granted", "granted_at": datetime(2030, 1, 31, 18, 30, tzinfo=timezone.utc)},
+            "It has been granted (Jan. 31, 2030, 6:30 p.m.).",
+            NOTHING,
+        ),
+        ({"state": "cancelled"}, "The referral ended without a reward before it was granted.", NOTHING),
+        (
+            {"state": "due", "last_error": "RuntimeError: the bank is closed", "due_at": None},
+            "It could not be granted: RuntimeError: the bank is closed.",
+            "Mend the receiver of referral_qualified. It is tried again by itself (-), or at once with “Retry reward”.",
+        ),
+        (
+            {"state": "due"},
+            "It is due and will be granted by the next delivery run.",
+            "If it stays so, nothing delivers: see MMOLOVE_REFERRAL['DISPATCH'] = 'manual'.",
+        ),
+    ],
+)
+def test_every_reward_names_cause_and_cure(values: dict[str, Any], cause: str, cure: str) -> None:
+    assert advice.of_reward(Reward(**values)) == advice.Advice(cause, cure)
