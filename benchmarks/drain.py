@@ -43,13 +43,13 @@ def _race(options: argparse.Namespace, mmolove: Sink, directory: Path, ca: str) 
     few.write_bytes(b"\n".join(bodies[: options.single]))
 
     def ours(connections: int) -> list[str]:
-        return _python("drain", mmolove.endpoint, ca, connections)
+        return command("drain", mmolove.endpoint, ca, connections)
 
     def pool(connections: int) -> list[str]:
-        return [*_python("session-pool", mmolove.endpoint, ca, connections), f"--bodies={many}"]
+        return [*command("session-pool", mmolove.endpoint, ca, connections), f"--bodies={many}"]
 
     def single(name: str) -> list[str]:
-        return [*_python(name, mmolove.endpoint, ca, 1), f"--bodies={few}"]
+        return [*command(name, mmolove.endpoint, ca, 1), f"--bodies={few}"]
 
     php = shutil.which("php")
     contestants = [
@@ -64,8 +64,8 @@ def _race(options: argparse.Namespace, mmolove: Sink, directory: Path, ca: str) 
     ]
     if php:
         script = str(Path(__file__).with_name("one_by_one.php"))
-        command = [php, script, mmolove.endpoint, ca, SECRET, str(few)]
-        contestants.append(Contestant("PHP's curl, one by one", [command], options.single))
+        line = [php, script, mmolove.endpoint, ca, SECRET, str(few)]
+        contestants.append(Contestant("PHP's curl, one by one", [line], options.single))
     else:
         say("PHP is left out: install php-cli and php-curl.")
     contestants = [one for one in contestants if options.only in one.name]
@@ -99,7 +99,8 @@ def _race(options: argparse.Namespace, mmolove: Sink, directory: Path, ca: str) 
     return 0 if all(met) else 1
 
 
-def _python(sender: str, endpoint: str, ca: str, connections: int) -> list[str]:
+def command(sender: str, endpoint: str, ca: str, connections: int) -> list[str]:
+    """The command line of a contestant of ``senders``."""
     return [
         sys.executable, "-m", "benchmarks.senders", sender,
         f"--endpoint={endpoint}", f"--ca={ca}", f"--connections={connections}",

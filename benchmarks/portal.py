@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
@@ -20,13 +20,13 @@ from .sink import SECRET, SERVER_ID
 DEFAULT_DATABASE = "postgres://postgres@127.0.0.1:5432/mmolove_benchmarks"
 
 
-def setup(**keys: Any) -> None:
-    """Make this process the portal; ``keys`` are added to ``MMOLOVE_REFERRAL``."""
+def setup(aliases: Sequence[str] = ("default",), **keys: Any) -> None:
+    """Make this process the portal, with so many databases; ``keys`` are added to ``MMOLOVE_REFERRAL``."""
     url = os.environ.get("DATABASE_URL") or DEFAULT_DATABASE
     settings.configure(
         SECRET_KEY="benchmarks",
         USE_TZ=True,
-        DATABASES={"default": from_url(url)},
+        DATABASES={alias: _named(from_url(url), alias) for alias in aliases},
         DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
         INSTALLED_APPS=[
             "django.contrib.auth",
@@ -44,17 +44,22 @@ def setup(**keys: Any) -> None:
     django.setup()
 
 
+def _named(database: dict[str, Any], alias: str) -> dict[str, Any]:
+    return database if alias == "default" else {**database, "NAME": f"{database['NAME']}_{alias}"}
+
+
 @contextmanager
-def database() -> Iterator[str]:
+def database(alias: str = "default") -> Iterator[str]:
     """A migrated database that goes afterwards; its URL, for processes of their own."""
-    from django.db import connection
+    from django.db import connections
 
     from tests.databases import running_url
 
+    connection = connections[alias]
     configured = connection.settings_dict["NAME"]
     connection.creation.create_test_db(verbosity=0, autoclobber=True)
     try:
-        yield running_url()
+        yield running_url() if alias == "default" else ""
     finally:
         connection.creation.destroy_test_db(configured, verbosity=0)
 
@@ -62,7 +67,7 @@ def database() -> Iterator[str]:
 _numbers = count(1)
 
 
-def populate(number: int) -> None:
+def populate(number: int, using: str = "default") -> None:
     """That many referred accounts, each with its ``registered`` due now."""
     from django.contrib.auth.models import User
     from django.utils import timezone
@@ -71,13 +76,15 @@ def populate(number: int) -> None:
 
     for start in range(0, number, 5000):
         names = [f"player{next(_numbers)}" for _ in range(min(5000, number - start))]
-        users = User.objects.bulk_create([User(username=name, password="!") for name in names], batch_size=1000)
-        referrals = Referral.objects.bulk_create(
+        users = User.objects.using(using).bulk_create(
+            [User(username=name, password="!") for name in names], batch_size=1000
+        )
+        referrals = Referral.objects.using(using).bulk_create(
             [Referral(user=user, server="default", token=f"token-of-{user.username}-{'x' * 40}") for user in users],
             batch_size=1000,
         )
         now = timezone.now()
-        OutboundEvent.objects.bulk_create(
+        OutboundEvent.objects.using(using).bulk_create(
             [
                 OutboundEvent(
                     referral=referral,
@@ -106,20 +113,30 @@ def body(token: str, user_id: Any) -> bytes:
     )
 
 
-def unsend() -> None:
+def unsend(using: str = "default") -> None:
     """Everything is due again, as if nothing had been sent; the tables are as fresh as after a vacuum."""
-    from django.db import connection
     from django.utils import timezone
 
     from django_mmolove_referral.models import DeliveryAttempt, OutboundEvent, Referral, ServerHealth
 
-    DeliveryAttempt.objects.all()._raw_delete("default")
-    ServerHealth.objects.all().delete()
-    Referral.objects.update(state="captured", registered_at=None, referral_id="")
-    OutboundEvent.objects.update(
+    DeliveryAttempt.objects.using(using)._raw_delete(using)
+    ServerHealth.objects.using(using).delete()
+    Referral.objects.using(using).update(state="captured", registered_at=None, referral_id="")
+    OutboundEvent.objects.using(using).update(
         state="pending", outcome="", due_at=timezone.now(), claim=None, attempts=0, frozen=False,
         last_status=None, response={}, attempted_at=None, settled_at=None,
     )  # fmt: skip
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute("VACUUM (FULL, ANALYZE)")
+    vacuum(using, "(FULL, ANALYZE)")
+
+
+def vacuum(using: str, how: str = "(ANALYZE)") -> None:
+    """No lap pays for the rows that the one before it left dead."""
+    from django.db import connections
+
+    connection = connections[using]
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            tables = ("referral", "outboundevent", "deliveryattempt", "reward", "serverhealth")
+            cursor.execute(f"VACUUM {how} {', '.join(f'mmolove_referral_{table}' for table in tables)}")
+        elif connection.vendor == "mysql":
+            cursor.execute("ANALYZE TABLE mmolove_referral_outboundevent")
