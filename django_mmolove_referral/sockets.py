@@ -106,6 +106,9 @@ class _Timed(_Socket):
     used_at = 0.0
     """Monotonic time of the last bytes received."""
 
+    def settimeout(self, value: float | None) -> None:
+        """Nothing: urllib3 sets timeouts of its own, several in each exchange, and here the deadline rules."""
+
     def recv_into(self, *args: Any) -> int:
         received = self._within(super().recv_into, *args)
         self.used_at = time.monotonic()
@@ -131,7 +134,7 @@ class _Timed(_Socket):
         # Setting it is a system call and a chance for each other thread to take the interpreter: five of them in each
         # exchange took more time than everything else.
         if abs(left - (self.gettimeout() or 0.0)) > SLACK:
-            self.settimeout(left)
+            super().settimeout(left)
         try:
             return operation(*args)
         except TimeoutError:
@@ -176,7 +179,7 @@ class _Timely(_Connection):
 
     def send(self, data: Any) -> None:
         if self._holding:
-            self._head += data
+            self._holding, self._head = False, data
             return
         head, self._head = self._head, b""
         super().send(head + data)
@@ -213,7 +216,7 @@ class _Timely(_Connection):
         try:
             for option in self.socket_options or ():
                 sock.setsockopt(*option)
-            sock.settimeout(timeout)
+            socket.socket.settimeout(sock, timeout)
             sock.connect(address)
         except BaseException:
             sock.close()
