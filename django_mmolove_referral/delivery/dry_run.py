@@ -33,18 +33,20 @@ class DryRun:
     undecided: bool
 
 
-def dry_run(server: str, *, using: str) -> DryRun:
-    """Send one, now, in this thread; a paused server that passes is probed and opened at once.
+def dry_run(server: str, *, using: str | None, wake: bool = True) -> DryRun:
+    """Send one, now, in this thread; a paused server that passes is probed and opened by the next drain.
 
-    Raises :class:`~django_mmolove_referral.conf.ConfigError` without usable credentials.
+    ``using`` is the database, ``None`` if there is none to ask for a token. ``wake`` has this process drain, if it is
+    one that does. Raises :class:`~django_mmolove_referral.conf.ConfigError` without usable credentials.
     """
     credentials = conf.server(server).credentials()
-    subject = probe_subject(server, using=using) or Subject(NO_TOKEN, proven=False)
+    subject = (using and probe_subject(server, using=using)) or Subject(NO_TOKEN, proven=False)
     probed = lane(server).channel.probe(transport(1), credentials, subject)
     attempt = probed.attempt
-    if probed.result is not Probe.FAILED:
+    if using and probed.result is not Probe.FAILED:
         health.probe_soon(server, using=using)
-        dispatch.wake()
+        if wake:
+            dispatch.wake()
     return DryRun(
         server=server,
         endpoint=credentials.endpoint,
