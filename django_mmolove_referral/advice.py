@@ -108,6 +108,11 @@ def of_answer(server: str, status: int, error: str, health: ServerHealth | None)
 
 def of_dry_run(result: DryRun, health: ServerHealth | None) -> Advice:
     """What a test event has found out."""
+    clock = None if result.attempt.skew is None else of_clock(result.attempt.skew, socket.gethostname())
+    if result.passed and clock is not None:
+        return Advice(
+            _("MMOLove accepted the test event: address, server id and secret are right. %s") % clock.cause, clock.cure
+        )
     if result.passed:
         return Advice(
             _("MMOLove accepted the test event: address, server id, secret and clock are right."),

@@ -275,6 +275,16 @@ def printable(text: str, limit: int = _KEPT_LENGTH) -> str:
     return "".join(char if char.isprintable() else " " for char in safe)
 
 
+def masked(text: str, token: str) -> str:
+    """``text`` with the token blotted out."""
+    return text.replace(token, mask(token)) if token else text
+
+
+def mask(token: str) -> str:
+    """Enough of a token to recognise it by, too little to use it."""
+    return f"{token[:4]}…{token[-2:]}" if len(token) >= 16 else "…"
+
+
 def _describe(status: int, fields: dict[str, str | int | float | bool | None], body: bytes, *, html: bool) -> str:
     reason = fields.get("error")
     if isinstance(reason, str) and reason:

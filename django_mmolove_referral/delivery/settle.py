@@ -25,6 +25,8 @@ from ..clock import DatabaseNow
 from ..logs import over, trouble
 from ..models import DeliveryAttempt, OutboundEvent, Referral, Reward
 from ..protocol import Kind, Outcome, Verdict
+from ..protocol import mask as mask  # for the admin
+from ..protocol import masked as masked
 from . import order, schedule
 from .retry import retrying
 from .send import Ruling, Sent
@@ -206,16 +208,6 @@ def _log(event: OutboundEvent, last: Attempt) -> None:
     }
     told = event.last_error or event.outcome
     logger.log(level, "%s %s is %s: %s", event.kind, event.server_event_id, event.state, told, extra=extra)
-
-
-def masked(text: str, token: str) -> str:
-    """``text`` with the token blotted out."""
-    return text.replace(token, mask(token)) if token else text
-
-
-def mask(token: str) -> str:
-    """Enough of a token to recognise it by, too little to use it."""
-    return f"{token[:4]}…{token[-2:]}" if len(token) >= 16 else "…"
 
 
 def _may_have_counted(attempt: Attempt) -> bool:

@@ -55,15 +55,15 @@ def of_server(server: Server, using: str, *, sent: bool, passed: bool) -> Iterat
     health = ServerHealth.objects.using(using).filter(server=server.alias).first()
     if health is not None and (not sent or health.clock_host != socket.gethostname()):
         yield from of_remembered_clock(server, health)
-    told_by_admin = advice.of_server(server, health)
     paused = health is not None and health.state != ServerHealth.State.OPEN
-    if not paused:
-        yield told("server.open", Severity.OK, told_by_admin, server=server.alias)
-    elif passed:
+    advised = advice.of_server(server, health)
+    if paused and passed:
         cure = _("Nothing is to be done: the dry run has just passed, and the next delivery run opens it.")
-        yield warning("server.paused", told_by_admin.cause, cure, server=server.alias)
-    else:
-        yield told("server.paused", Severity.ERROR, told_by_admin, server=server.alias)
+        yield warning("server.paused", advised.cause, cure, server=server.alias)
+    elif paused:
+        yield told("server.paused", Severity.ERROR, advised, server=server.alias)
+    elif passed or not sent:  # else the dry run has said how it stands
+        yield told("server.open", Severity.OK, advised, server=server.alias)
     events = OutboundEvent.objects.using(using).filter(server=server.alias)
     yield _of_backlog(server, events.filter(state=State.PENDING), Signs(using).patience(), paused=paused)
     yield from _of_failures(server, events)
@@ -197,7 +197,13 @@ def of_rewards(using: str) -> Iterator[Finding]:
             _("Mend the receiver of referral_qualified; they are tried again by themselves, or with “Retry reward”."),
         )
         return
-    yield ok("rewards.ok", _("A receiver grants the rewards; %s are due.") % _counted(due))
+    count = _counted(due)
+    seen = (
+        _("A receiver grants the rewards; none is due.")
+        if count == "0"
+        else _("A receiver grants the rewards; %s due.")
+    )
+    yield ok("rewards.ok", seen if count == "0" else seen % count)
 
 
 def overdue(using: str) -> float | None:

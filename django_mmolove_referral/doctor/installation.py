@@ -115,14 +115,15 @@ def of_migrations(using: str) -> Iterator[Finding]:
     connection = connections[using]
     executor = MigrationExecutor(connection)
     targets = [key for key in executor.loader.graph.leaf_nodes() if key[0] == "mmolove_referral"]
-    pending = [f"{migration.app_label}.{migration.name}" for migration, _back in executor.migration_plan(targets)]
+    plan = [migration for migration, _back in executor.migration_plan(targets)]
+    pending = [migration.name for migration in plan if migration.app_label == "mmolove_referral"]
     values = {"alias": using, "vendor": connection.display_name}
     if pending:
         yield error(
             "migrations.pending",
-            _("Tables are missing or old in the database '%(alias)s' (%(vendor)s): %(pending)s is not applied.")
+            _("Tables are missing or old in the database '%(alias)s' (%(vendor)s): not applied yet is %(pending)s.")
             % {**values, "pending": ", ".join(pending)},
-            f"python manage.py migrate mmolove_referral{'' if using == 'default' else f' --database {using}'}",
+            f"python manage.py migrate{'' if using == 'default' else f' --database {using}'}",
         )
     else:
         yield ok("migrations.ok", _("All tables are there, in the database '%(alias)s' (%(vendor)s).") % values)

@@ -11,11 +11,13 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ...conf import ConfigError
+from ...conf import DEFAULT_SERVER, ConfigError
 from ...doctor import Finding, Severity, examine
 
 LONGEST = 110
 """Characters of a line, however wide the terminal is."""
+MARGIN = 9
+"""Characters before the text of a finding: its severity."""
 
 
 class Command(BaseCommand):
@@ -57,7 +59,13 @@ class Command(BaseCommand):
             found.append(finding)
             self._tell(finding)
         errors, warnings = _count(found, Severity.ERROR), _count(found, Severity.WARNING)
-        summary = f"{errors} errors, {warnings} warnings, {len(found) - errors - warnings} ok."
+        summary = ", ".join(
+            (
+                f"{errors} error{'s' * (errors != 1)}",
+                f"{warnings} warning{'s' * (warnings != 1)}",
+                f"{len(found) - errors - warnings} ok.",
+            )
+        )
         style = self.style.ERROR if errors else self.style.WARNING if warnings else self.style.SUCCESS
         self.stdout.write("")
         self.stdout.write(style(summary))
@@ -69,26 +77,20 @@ class Command(BaseCommand):
             Severity.WARNING: self.style.WARNING,
             Severity.ERROR: self.style.ERROR,
         }[finding.severity]
-        where = f"  ({finding.server})" if finding.server else ""
-        self.stdout.write(f"{style(f'{finding.severity.value:<8}')} {finding.id}{where}")
-        self._paragraph("", finding.seen)
-        if finding.cure:
-            self._paragraph("-> ", finding.cure)
+        # One line for what is well, so that the rest stands out.
+        head = "" if finding.severity is Severity.OK else f"{finding.id}: "
+        where = f" [{finding.server}]" if finding.server not in ("", DEFAULT_SERVER) else ""
+        first, *more = self._lines(f"{head}{finding.seen}{where}")
+        self.stdout.write(style(f"{finding.severity.value:<{MARGIN}}") + first)
+        for line in more:
+            self.stdout.write(" " * MARGIN + line)
+        for number, line in enumerate(self._lines(finding.cure)):
+            self.stdout.write(" " * MARGIN + ("   " if number else "-> ") + line)
         self.stdout.flush()
 
-    def _paragraph(self, mark: str, text: str) -> None:
-        indent = " " * 9
-        width = min(shutil.get_terminal_size((LONGEST, 24)).columns, LONGEST)
-        lines = textwrap.wrap(
-            self._printable(text),
-            max(width, 40),
-            initial_indent=indent + mark,
-            subsequent_indent=indent + " " * len(mark),
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        for line in lines:
-            self.stdout.write(line)
+    def _lines(self, text: str) -> list[str]:
+        columns = min(shutil.get_terminal_size((LONGEST, 24)).columns, LONGEST) - MARGIN - 3
+        return textwrap.wrap(self._printable(text), max(columns, 40), break_long_words=False, break_on_hyphens=False)
 
     def _printable(self, text: str) -> str:
         """For a terminal that does not know every character."""
