@@ -8,7 +8,7 @@ And the referral remembers which kinds were pruned, so that no verb writes one a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -87,16 +87,16 @@ def _delete(rows: QuerySet[OutboundEvent], batch: dict[int, int], using: str) ->
         # Again, now that nobody else can change them: an event may have been sent once more since.
         pruned = list(rows.filter(pk__in=list(batch)).values_list("pk", "kind", "referral_id"))
         for _pk, kind, referral in pruned:
-            referrals[referral].pruned = _with(referrals[referral].pruned.split(), kind)
-        Referral.objects.using(using).bulk_update({row[2]: referrals[row[2]] for row in pruned}.values(), ["pruned"])
+            referrals[referral].pruned = " ".join(sorted({*referrals[referral].pruned.split(), kind}))
+        noted: dict[str, set[int]] = {}
+        for _pk, _kind, referral in pruned:
+            noted.setdefault(referrals[referral].pruned, set()).add(referral)
+        for kinds, those in noted.items():
+            Referral.objects.using(using).filter(pk__in=those).update(pruned=kinds)
         pks = [row[0] for row in pruned]
         attempts, _by_model = DeliveryAttempt.objects.using(using).filter(event__in=pks).delete()
         OutboundEvent.objects.using(using).filter(pk__in=pks).delete()
     return attempts, len(pks)
-
-
-def _with(kinds: Iterable[str], kind: str) -> str:
-    return " ".join(sorted({*kinds, kind}))
 
 
 def _ago(days: int) -> object:
