@@ -156,7 +156,7 @@ def test_a_clock_is_off_or_not() -> None:
     )
 
 
-def tested(status: int, error: str = "", skew: float | None = 0.0, **found: bool) -> DryRun:
+def dry_run_with(status: int, error: str = "", skew: float | None = 0.0, **found: bool) -> DryRun:
     answer = Answer(Verdict.ACCEPTED if found.get("passed") else Verdict.SUSPECT, error=error)
     attempt = Attempt(0.0, 0.1, 0, status, answer, b"", "", skew)
     return DryRun("default", "", "", "", attempt, "", **{"passed": False, "undecided": False, **found})
@@ -166,12 +166,12 @@ def tested(status: int, error: str = "", skew: float | None = 0.0, **found: bool
     ("result", "cause", "cure"),
     [
         (
-            tested(200, passed=True),
+            dry_run_with(200, passed=True),
             "MMOLove accepted the test event: address, server id, secret and clock are right.",
             "Nothing is to be done. What waited for this server leaves now.",
         ),
         (
-            tested(200, skew=412.0, passed=True),
+            dry_run_with(200, skew=412.0, passed=True),
             (
                 "MMOLove accepted the test event: address, server id and secret are right. The clock of "
                 f"{socket.gethostname()} is 412 s behind MMOLove's."
@@ -179,17 +179,17 @@ def tested(status: int, error: str = "", skew: float | None = 0.0, **found: bool
             "Have that host's clock set by NTP.",
         ),
         (
-            tested(404, undecided=True),
+            dry_run_with(404, undecided=True),
             "MMOLove answered 404 to a token that it has never accepted, which decides nothing.",
             "Check the server id 'srv_test' in the MMOLove dashboard; then follow a real share link and sign up once.",
         ),
         (
-            tested(401, "HTTP 401: stale", skew=-700.0),
+            dry_run_with(401, "HTTP 401: stale", skew=-700.0),
             f"The clock of {socket.gethostname()} is 700 s ahead of MMOLove's, so its signatures are refused: HTTP 401: stale.",
             "Have that host's clock set by NTP.",
         ),
         (
-            tested(503, "HTTP 503", skew=None),
+            dry_run_with(503, "HTTP 503", skew=None),
             "MMOLove, or a proxy before it, has a fault: HTTP 503.",
             BY_ITSELF,
         ),
