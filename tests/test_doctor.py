@@ -19,7 +19,7 @@ from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection
 from django.test import override_settings
 
-from django_mmolove_referral import advice, attach_referral, tasks
+from django_mmolove_referral import advice, attach_referral, doctor, tasks
 from django_mmolove_referral.conf import conf
 from django_mmolove_referral.delivery import dispatch, health, life
 from django_mmolove_referral.delivery.dry_run import dry_run
@@ -113,6 +113,24 @@ def serve(configure: Callable[..., None]) -> Iterator[Callable[..., Peer]]:
 
 
 # -- all is well
+
+
+def test_the_docs_list_every_id() -> None:
+    package = Path(doctor.__file__).parent
+    code = "\n".join(path.read_text("utf-8") for path in package.glob("*.py"))
+    written = set(re.findall(r'"((?!mmolove_|django_)[a-z_]+\.[a-z_]+)"', code)) | {
+        "events.rejected",
+        "events.exhausted",
+    }
+    docs = (package.parents[1] / "docs" / "operations.md").read_text("utf-8")
+    section = docs.partition("\n## What is wrong?\n")[2].partition("\n## ")[0]
+    listed = set()
+    for row in re.findall(r"^\| (`[a-z_]+\.[a-z_]+`.*?) \|", section, re.MULTILINE):
+        area = ""
+        for start, name in re.findall(r"`([a-z_]*)\.([a-z_]+)`", row):
+            area = start or area
+            listed.add(f"{area}.{name}")
+    assert listed == written
 
 
 def test_a_portal_on_which_all_is_well(alive: None) -> None:

@@ -11,7 +11,6 @@ from . import dispatch, health
 from .claim import Subject, probe_subject
 from .lane import lane, transport
 from .send import Probe
-from .settle import masked
 
 NO_TOKEN = "test-event"  # noqa: S105  # what stands where a token would, as long as there is none
 
@@ -51,9 +50,9 @@ def dry_run(server: str, *, using: str | None, wake: bool = True) -> DryRun:
         server=server,
         endpoint=credentials.endpoint,
         signature=protocol.sign(credentials.secret, probed.body, attempt.signed_at, credentials.key_id),
-        body=masked(probed.body.decode(), subject.token),
+        body=protocol.masked(probed.body.decode(), subject.token),
         attempt=attempt,
-        answer=masked(attempt.body.decode("utf-8", "replace"), subject.token)[:4096],
+        answer=attempt.body.decode("utf-8", "replace")[:4096],
         passed=probed.result is Probe.PASSED,
         undecided=probed.result is Probe.UNDECIDED,
     )
