@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from . import protocol
-from .protocol import DEFAULT_ENDPOINT, SIGNATURE_HEADER, Answer, Credentials, Kind, Secret, Verdict
+from .protocol import DEFAULT_ENDPOINT, SIGNATURE_HEADER, Answer, Blot, Credentials, Kind, Secret, Verdict
 from .transport import Transport
 
 if TYPE_CHECKING:
@@ -48,14 +48,14 @@ def exchange(
     *,
     test: bool = False,
     offset: float = 0.0,
-    token: str = "",
+    blot: Blot | None = None,
 ) -> Attempt:
     """Sign ``body``, an event of ``kind`` made by :func:`protocol.encode`, now; post it; classify the answer.
 
     ``test`` says that ``body`` is a dry run. ``offset`` is added to this machine's clock for the signature, in
-    seconds. ``token`` is blotted out of the answer before anything is made of it: a peer may send back what it got,
-    and answers end up in logs and on pages. Whatever goes wrong on the way is an answer with the verdict ``FAULT``,
-    never an exception; only an endpoint that is no http or https address raises ``ValueError``.
+    seconds. ``blot`` takes the token out of the answer before anything is made of it: a peer may send back what it
+    got, and answers end up in logs and on pages. Whatever goes wrong on the way is an answer with the verdict
+    ``FAULT``, never an exception; only an endpoint that is no http or https address raises ``ValueError``.
     """
     signed_at = int(time.time() + offset)
     headers = {
@@ -64,7 +64,8 @@ def exchange(
         SIGNATURE_HEADER: protocol.sign(credentials.secret, body, signed_at, credentials.key_id),
     }
     reply = transport.post(credentials.endpoint, body, headers)
-    answered = reply.body.replace(token.encode(), protocol.mask(token).encode()) if token else reply.body
+    blot = blot or Blot()
+    answered = blot.body(reply.body)
     date = protocol.parse_date(reply.headers.get("Date", ""))
     location = ""
     if reply.error:
@@ -80,7 +81,7 @@ def exchange(
             test=test,
         )
         if 300 <= reply.status < 400:
-            location = protocol.printable(protocol.masked(reply.headers.get("Location", ""), token))
+            location = protocol.printable(blot.text(reply.headers.get("Location", "")))
         if location:
             told = f"HTTP {reply.status} redirects to {location}: set ENDPOINT to the final address"
             answer = replace(answer, error=told)

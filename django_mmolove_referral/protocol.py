@@ -280,6 +280,21 @@ def masked(text: str, token: str) -> str:
     return text.replace(token, mask(token)) if token else text
 
 
+class Blot:
+    """Blots a token out of what a peer sent back, and shows it in no ``repr`` and traceback itself."""
+
+    __slots__ = ("_token",)
+
+    def __init__(self, token: str = "") -> None:
+        self._token = token
+
+    def text(self, text: str) -> str:
+        return masked(text, self._token)
+
+    def body(self, body: bytes) -> bytes:
+        return body.replace(self._token.encode(), mask(self._token).encode()) if self._token else body
+
+
 def mask(token: str) -> str:
     """Enough of a token to recognise it by, too little to use it."""
     return f"{token[:4]}…{token[-2:]}" if len(token) >= 16 else "…"
