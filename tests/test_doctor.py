@@ -431,11 +431,11 @@ def test_a_worker_that_fell_silent(alive: None) -> None:
     Heartbeat.objects.update(kind="loop", host="worker-2")
     let_pass(119)
     assert findings()["dispatcher.alive"]["seen"] == (
-        "Mmolove_deliver --loop was the last to deliver, 119 s ago, on host worker-2 (DISPATCH = 'manual')."
+        "The last to deliver was mmolove_deliver --loop, 119 s ago, on host worker-2 (DISPATCH = 'manual')."
     )
     let_pass(7200)
     assert findings()["dispatcher.silent"]["seen"].startswith(
-        "Mmolove_deliver --loop was the last to deliver, 2 hours ago, on host worker-2"
+        "The last to deliver was mmolove_deliver --loop, 2 hours ago, on host worker-2"
     )
 
 

@@ -149,9 +149,8 @@ def _of_signs(signs: Signs, dispatch: str, *, late: bool) -> Finding:
         seen = _("Nothing has ever delivered here (DISPATCH = '%s').") % dispatch
     else:
         kind, age, host = latest
-        seen = _("%(who)s was the last to deliver, %(age)s ago, on host %(host)s (DISPATCH = '%(dispatch)s').")
+        seen = _("The last to deliver was %(who)s, %(age)s ago, on host %(host)s (DISPATCH = '%(dispatch)s').")
         seen %= {"who": Kind(kind).label, "age": lasting(age), "host": host, "dispatch": dispatch}
-        seen = seen[:1].upper() + seen[1:]
         if age <= signs.patience():
             return ok("dispatcher.alive", seen)
     cures = {
