@@ -13,6 +13,7 @@ import socket
 import ssl
 import threading
 import time
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -34,6 +35,21 @@ SLACK = 0.1
 """Seconds by which an operation may end before or after its exchange's deadline."""
 IDLE_LIMIT = 30.0
 """Seconds after which an idle connection is not used again: firewalls drop such ones without a word."""
+
+
+class Stage(str, Enum):
+    """How far an exchange came that nobody answered; each with the words that its error begins with."""
+
+    NAME = "could not resolve the name "
+    CONNECTION = "could not connect to "
+    TLS = "no TLS with "
+    CERTIFICATE = "TLS certificate of "
+    AUTHORITIES = "no CA certificates could be read from "
+
+
+def stage_of(error: str) -> Stage | None:
+    """Where an exchange with this error ended; ``None``: with the answer, or for want of one."""
+    return next((stage for stage in Stage if error.startswith(stage.value)), None)
 
 
 class Fault(Exception):
@@ -157,9 +173,9 @@ class _TLSSocket(_Timed, ssl.SSLSocket):
         except BaseException as error:
             self.close()  # ssl does so for an OSError only
             if isinstance(error, ssl.SSLCertVerificationError):
-                raise Fault(f"TLS certificate of {host} not accepted: {reason(error)}") from None
+                raise Fault(f"{Stage.CERTIFICATE.value}{host} not accepted: {reason(error)}") from None
             if isinstance(error, OSError):
-                raise Fault(f"no TLS with {host}: {reason(error)}") from None
+                raise Fault(f"{Stage.TLS.value}{host}: {reason(error)}") from None
             raise
 
 
@@ -198,7 +214,7 @@ class _Timely(_Connection):
             addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             why = reason(error) if isinstance(error, OSError) else "no valid host name"
-            raise Fault(f"could not resolve the name {self.host}: {why}") from None
+            raise Fault(f"{Stage.NAME.value}{self.host}: {why}") from None
         why = "no address"
         for tried, (family, kind, proto, _, address) in enumerate(addresses):
             try:
@@ -209,7 +225,7 @@ class _Timely(_Connection):
                 why = "timed out"
             except OSError as error:
                 why = reason(error)
-        raise Fault(f"could not connect to {self.host}:{self.port}: {why}")
+        raise Fault(f"{Stage.CONNECTION.value}{self.host}:{self.port}: {why}")
 
     def _open(self, family: int, kind: int, proto: int, address: Any, timeout: float) -> socket.socket:
         sock = _PlainSocket(family, kind, proto)
