@@ -87,7 +87,6 @@ class Referral(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["server", "registered_at"], name="mmolove_referral_registered"),
             models.Index(fields=["referral_id"], name="mmolove_referral_remote"),
-            models.Index(fields=["created_at"], name="mmolove_referral_created"),
         ]
 
     def __str__(self) -> str:
@@ -197,7 +196,6 @@ class DeliveryAttempt(models.Model):
         verbose_name = _("delivery attempt")
         verbose_name_plural = _("delivery attempts")
         default_permissions = ("view",)
-        indexes: ClassVar = [models.Index(fields=["started_at"], name="mmolove_attempt_started")]
 
     def __str__(self) -> str:
         return f"Attempt {self.pk}: HTTP {self.status}"

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, time, timedelta
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.db.models import Case, Count, IntegerField, Model, Q, QuerySet, Value, When
+from django.db.models import Case, Count, FilteredRelation, IntegerField, Max, Model, Q, QuerySet, Value, When
 from django.utils import timezone
 
 from . import signals
@@ -176,10 +176,11 @@ def collect() -> Stats:
     """The numbers as they are now, in a constant number of queries."""
     now = timezone.now()
     starts = _midnights(now)
-    window = max(starts[0], *(_window(rows, field, starts[0]) for rows, field in _WINDOWS))
-    starts = [start for start in starts if start > window - timedelta(days=1)]
-    captured = _captured(window, starts)
-    requests = _requests(window, starts)
+    referrals, attempts = _Newest.of(Referral, "created_at"), _Newest.of(DeliveryAttempt, "started_at")
+    since = max([starts[0], *referrals.left_out, *attempts.left_out])
+    while starts[1:] and starts[1] <= since:
+        del starts[0]
+    captured, requests = _captured(referrals, since, starts), _requests(attempts, since, starts)
     aliases, problem = _configured()
     health = {row.server: row for row in ServerHealth.objects.all()}
     known = sorted({*aliases, *health})
@@ -187,14 +188,14 @@ def collect() -> Stats:
     recent = list(DeliveryAttempt.objects.order_by("-pk").values_list("started_at", "duration_ms", "status")[:RECENT])
     return Stats(
         now=now,
-        since=window,
+        since=since,
         time_zone=timezone.get_current_timezone_name(),
         days=[
-            Day(_local(start), captured[number]["captured"], *(requests[number][key] for key in _KEYS))
+            Day(_local(start), captured[number]["captured"], *(requests[number][key] for key in _ANSWERS))
             for number, start in enumerate(starts)
         ],
         funnel=Funnel(**{key: sum(row[key] for row in captured) for key in _STEPS}),
-        referrers=_referrers(window),
+        referrers=_referrers(referrals, since),
         events=Events(len(pending), len(waiting), _count(known, State.REJECTED), _count(known, State.EXHAUSTED)),
         oldest=_oldest([row[1] for row in pending + waiting]),
         stalled_since=_stalled(now, pending, health, max((row[0] for row in recent), default=None)),
@@ -226,8 +227,38 @@ def _configured() -> tuple[list[str], str]:
 
 
 _STEPS = ("captured", "registered", "qualified", "rewarded")
-_KEYS = ("accepted", "refused", "failed")
-_WINDOWS: list[tuple[type[Model], str]] = [(Referral, "created_at"), (DeliveryAttempt, "started_at")]
+_ANSWERS = ("accepted", "refused", "failed")
+
+
+@dataclass(frozen=True)
+class _Newest:
+    """The newest rows of a table. By key: that is a range of the table itself, and needs no other index."""
+
+    rows: QuerySet[Any]
+    field: str
+    #: The key of no older row is greater.
+    floor: int
+    #: When the last row was written that is not among them, if there is one.
+    left_out: list[datetime]
+
+    @classmethod
+    def of(cls, model: type[Model], field: str) -> _Newest:
+        rows = model._default_manager.all()
+        floor = (rows.aggregate(last=Max("pk"))["last"] or 0) - WINDOW_ROWS
+        older = rows.filter(pk__lte=floor).order_by("-pk").values_list(field, flat=True)
+        return cls(rows.filter(pk__gt=floor), field, floor, list(older[:1]))
+
+    def by_day(self, since: datetime, starts: Sequence[datetime], **counts: Count) -> list[Counter[str]]:
+        found: list[Counter[str]] = [Counter() for _start in starts]
+        rows = self.rows.filter(**{f"{self.field}__gte": since}).order_by()
+        for row in rows.values(number=self._number(starts)).annotate(**counts):
+            found[row.pop("number")].update(row)
+        return found
+
+    def _number(self, starts: Sequence[datetime]) -> Case:
+        """Which of the days a row is of."""
+        days = [When(**{f"{self.field}__gte": start}, then=Value(number)) for number, start in enumerate(starts)]
+        return Case(*reversed(days[1:]), default=Value(0), output_field=IntegerField())
 
 
 def _midnights(now: datetime) -> list[datetime]:
@@ -241,42 +272,20 @@ def _local(moment: datetime) -> date:
     return timezone.localtime(moment).date() if timezone.is_aware(moment) else moment.date()
 
 
-def _window(model: type[Model], field: str, since: datetime) -> datetime:
-    """``since``, or later if more rows than :data:`WINDOW_ROWS` have come since then."""
-    rows = model._default_manager.filter(**{f"{field}__gte": since}).order_by(f"-{field}")
-    last: list[datetime] = list(rows.values_list(field, flat=True)[WINDOW_ROWS : WINDOW_ROWS + 1])
-    return max([since, *last])
-
-
-def _number(field: str, starts: Sequence[datetime]) -> Case:
-    """Which of the days a row's moment is in."""
-    days = [When(**{f"{field}__gte": start}, then=Value(number)) for number, start in enumerate(starts) if number]
-    return Case(*reversed(days), default=Value(0), output_field=IntegerField())
-
-
-def _by_day(rows: QuerySet[Any], field: str, starts: Sequence[datetime], **counts: Count) -> list[Counter[str]]:
-    found: list[Counter[str]] = [Counter() for _start in starts]
-    for row in rows.order_by().values(number=_number(field, starts)).annotate(**counts):
-        found[row.pop("number")].update(row)
-    return found
-
-
-def _captured(window: datetime, starts: Sequence[datetime]) -> list[Counter[str]]:
-    return _by_day(
-        Referral.objects.filter(created_at__gte=window),
-        "created_at",
+def _captured(referrals: _Newest, since: datetime, starts: Sequence[datetime]) -> list[Counter[str]]:
+    return _granted(referrals).by_day(
+        since,
         starts,
         captured=Count("pk"),
         registered=Count("registered_at"),
         qualified=Count("qualified_at"),
-        rewarded=_granted(),
+        rewarded=Count("granted"),
     )
 
 
-def _requests(window: datetime, starts: Sequence[datetime]) -> list[Counter[str]]:
-    found = _by_day(
-        DeliveryAttempt.objects.filter(started_at__gte=window),
-        "started_at",
+def _requests(attempts: _Newest, since: datetime, starts: Sequence[datetime]) -> list[Counter[str]]:
+    found = attempts.by_day(
+        since,
         starts,
         accepted=Count("pk", filter=_ACCEPTED),
         refused=Count("pk", filter=_REFUSED),
@@ -287,16 +296,19 @@ def _requests(window: datetime, starts: Sequence[datetime]) -> list[Counter[str]
     return found
 
 
-def _granted() -> Count:
-    return Count("pk", filter=Q(reward__state=Reward.State.GRANTED))
+def _granted(referrals: _Newest) -> _Newest:
+    """With the granted rewards as ``granted``: those of these referrals, said so that no other is looked at."""
+    condition = Q(reward__state=Reward.State.GRANTED, reward__referral_id__gt=referrals.floor)
+    return replace(referrals, rows=referrals.rows.annotate(granted=FilteredRelation("reward", condition=condition)))
 
 
-def _referrers(window: datetime) -> list[Referrer]:
+def _referrers(referrals: _Newest, since: datetime) -> list[Referrer]:
     best = (
-        Referral.objects.filter(created_at__gte=window, referrer__isnull=False)
+        _granted(referrals)
+        .rows.filter(created_at__gte=since, referrer__isnull=False)
         .order_by()
         .values("referrer")
-        .annotate(captured=Count("pk"), qualified=Count("qualified_at"), rewarded=_granted())
+        .annotate(captured=Count("pk"), qualified=Count("qualified_at"), rewarded=Count("granted"))
         .order_by("-qualified", "-captured", "referrer")[:REFERRERS]
     )
     rows = list(best)

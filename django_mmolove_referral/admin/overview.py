@@ -118,13 +118,13 @@ def _tiles(stats: Stats, site: str) -> list[dict[str, Any]]:
         {
             "name": _("Refused"),
             "number": _grouped(refused),
-            "note": _("requests it refused; %s more got no usable answer") % _grouped(failed),
+            "note": _("requests it refused; %s got no usable answer") % _grouped(failed),
             "tone": "bad" if refused else "over",
         },
         {
             "name": _("Open"),
             "number": _counted(events.open),
-            "note": _("%(pending)s pending, %(waiting)s waiting for the event before them")
+            "note": _("%(pending)s pending, %(waiting)s waiting for another")
             % {"pending": _counted(events.pending), "waiting": _counted(events.waiting)},
             "link": _list(site, "outboundevent", state__exact=state.PENDING.value) if events.open else "",
             "tone": "busy" if events.open else "over",
@@ -138,7 +138,7 @@ def _tiles(stats: Stats, site: str) -> list[dict[str, Any]]:
         {
             "name": _("Answer time"),
             "number": _("%s ms") % _grouped(latency.median) if latency.median is not None else "-",
-            "note": _("median of the last %(answers)s answers; 95 of 100 within %(p95)s ms")
+            "note": _("median of the last %(answers)s; 95 %% within %(p95)s ms")
             % {"answers": _grouped(latency.answers), "p95": _grouped(latency.p95)}
             if latency.p95 is not None
             else _("no answer yet"),

@@ -266,10 +266,6 @@ class Migration(migrations.Migration):
             model_name="referral",
             index=models.Index(fields=["referral_id"], name="mmolove_referral_remote"),
         ),
-        migrations.AddIndex(
-            model_name="referral",
-            index=models.Index(fields=["created_at"], name="mmolove_referral_created"),
-        ),
         migrations.AddConstraint(
             model_name="referral",
             constraint=models.UniqueConstraint(fields=("user", "server"), name="mmolove_referral_once"),
@@ -281,10 +277,6 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="outboundevent",
             constraint=models.UniqueConstraint(fields=("referral", "kind"), name="mmolove_event_once"),
-        ),
-        migrations.AddIndex(
-            model_name="deliveryattempt",
-            index=models.Index(fields=["started_at"], name="mmolove_attempt_started"),
         ),
         migrations.AddIndex(
             model_name="reward",
