@@ -41,7 +41,7 @@ def came() -> Came:
     """``came(at, **fields)`` is somebody who signed up by a share link then."""
 
     def make(at: datetime, **fields: Any) -> Referral:
-        referral: Referral = ReferralFactory(**fields)
+        referral: Referral = ReferralFactory.create(**fields)
         Referral.objects.filter(pk=referral.pk).update(created_at=at)
         return referral
 
@@ -79,8 +79,8 @@ def test_the_funnel_is_of_those_who_came_in_the_window(came: Came) -> None:
     for reward in ("due", "granted", None):
         referral = came(ago(days=3), state="qualified", registered_at=NOW, qualified_at=NOW)
         if reward:
-            RewardFactory(referral=referral, state=reward)
-    RewardFactory(referral=came(ago(days=40), registered_at=NOW, qualified_at=NOW), state="granted")
+            RewardFactory.create(referral=referral, state=reward)
+    RewardFactory.create(referral=came(ago(days=40), registered_at=NOW, qualified_at=NOW), state="granted")
     assert stats.collect().funnel == stats.Funnel(captured=5, registered=4, qualified=3, rewarded=1)
 
 
@@ -93,7 +93,7 @@ def test_days_are_those_of_the_current_time_zone(zone: str, came: Came) -> None:
         datetime(2026, 10, 26, tzinfo=here),
         datetime(2026, 11, 1, tzinfo=here),
     ]
-    event = EventFactory(referral=came(ago(days=100)))
+    event = EventFactory.create(referral=came(ago(days=100)))
     for midnight in midnights:
         came(midnight.astimezone(tz.utc))
         came(midnight.astimezone(tz.utc) - timedelta(microseconds=1))
@@ -115,7 +115,7 @@ def test_days_without_time_zones(settings: Any, came: Came, monkeypatch: pytest.
     settings.USE_TZ = False
     monkeypatch.setattr(timezone, "now", lambda: NOW.replace(tzinfo=None))
     came(midnight := datetime(2026, 11, 19))  # noqa: DTZ001  # as such a portal has them
-    sent(EventFactory(referral=came(midnight - timedelta(days=100))), midnight - timedelta(seconds=1))
+    sent(EventFactory.create(referral=came(midnight - timedelta(days=100))), midnight - timedelta(seconds=1))
     assert by_day(stats.collect()) == {"2026-11-18": (0, 1, 0, 0), "2026-11-19": (1, 0, 0, 0)}
 
 
@@ -133,7 +133,7 @@ def test_days_without_time_zones(settings: Any, came: Came, monkeypatch: pytest.
     ],
 )
 def test_requests_by_what_came_of_them(status: int, error: str, numbers: tuple[int, int, int], came: Came) -> None:
-    sent(EventFactory(referral=came(ago(days=40))), NOW, status, error)
+    sent(EventFactory.create(referral=came(ago(days=40))), NOW, status, error)
     assert by_day(stats.collect()) == {"2026-11-20": (0, *numbers)}
 
 
@@ -161,16 +161,16 @@ def test_events_are_counted_up_to_a_limit(came: Came, monkeypatch: pytest.Monkey
     monkeypatch.setattr(stats, "COUNTED", 2)
     for state, count in {"pending": 4, "waiting": 1, "rejected": 3, "exhausted": 2}.items():
         for _number in range(count):
-            EventFactory(state=state)
+            EventFactory.create(state=state)
     found = stats.collect()
     assert found.events == stats.Events(pending=3, waiting=1, rejected=3, exhausted=2)
     assert found.events.open == 3  # more than two
 
 
 def test_the_oldest_open_event(came: Came) -> None:
-    EventFactory(state="accepted")
-    oldest = EventFactory(state="waiting")
-    EventFactory(state="pending")
+    EventFactory.create(state="accepted")
+    oldest = EventFactory.create(state="waiting")
+    EventFactory.create(state="pending")
     found = stats.collect().oldest
     assert found is not None
     assert (found.pk, found.server_event_id, found.created_at) == (oldest.pk, oldest.server_event_id, NOW)
@@ -184,7 +184,7 @@ def test_a_percentile_is_the_least_value_that_so_many_do_not_exceed(values: list
 
 def test_latency_is_that_of_recent_answers(came: Came, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stats, "RECENT", 21)
-    event = EventFactory()
+    event = EventFactory.create()
     sent(event, NOW, ms=100_000)  # too long ago
     sent(event, NOW, 0, "timed out", ms=15_000)  # no answer
     for ms in range(1, 21):
@@ -193,10 +193,10 @@ def test_latency_is_that_of_recent_answers(came: Came, monkeypatch: pytest.Monke
 
 
 def test_top_referrers(came: Came) -> None:
-    alice, bob, carol = (UserFactory(name=f"{name}@example.com") for name in ("alice", "bob", "carol"))
+    alice, bob, carol = (UserFactory.create(name=f"{name}@example.com") for name in ("alice", "bob", "carol"))
     for _number in range(3):
         came(NOW, referrer=alice)
-    RewardFactory(referral=came(NOW, referrer=bob, qualified_at=NOW), state="granted")
+    RewardFactory.create(referral=came(NOW, referrer=bob, qualified_at=NOW), state="granted")
     came(ago(days=40), referrer=carol, qualified_at=NOW)
     came(NOW)
     assert stats.collect().referrers == [
@@ -207,7 +207,7 @@ def test_top_referrers(came: Came) -> None:
 
 def test_rewards_that_are_due(granted: Granted) -> None:
     for fields in ({}, {"attempts": 2, "last_error": "ValueError"}, {"last_error": NO_RECEIVER}, {"state": "granted"}):
-        RewardFactory(**fields)
+        RewardFactory.create(**fields)
     assert stats.collect().rewards == stats.Rewards(due=3, failing=1, without_receiver=1, receiver=True)
 
 
@@ -215,7 +215,7 @@ def test_rewards_that_are_due(granted: Granted) -> None:
 
 
 def test_nothing_is_sent_for_long(came: Came) -> None:
-    EventFactory(due_at=ago(minutes=11))
+    EventFactory.create(due_at=ago(minutes=11))
     assert stats.collect().stalled_since == ago(minutes=11)
 
 
@@ -223,7 +223,7 @@ def test_nothing_is_sent_for_long(came: Came) -> None:
     "reason", ["not due for long", "somebody sends", "paused", "no secret", "another server", "waiting"]
 )
 def test_there_are_good_reasons_not_to_send(reason: str, configure: Callable[..., None]) -> None:
-    event = EventFactory(
+    event = EventFactory.create(
         due_at=ago(minutes=9 if reason == "not due for long" else 60),
         referral__server="gone" if reason == "another server" else "default",
         state="waiting" if reason == "waiting" else "pending",
@@ -241,14 +241,14 @@ def test_there_are_good_reasons_not_to_send(reason: str, configure: Callable[...
 
 
 def test_the_number_of_queries_is_constant(came: Came, django_assert_num_queries: Any) -> None:
-    EventFactory()
-    RewardFactory(referral__referrer=UserFactory())
+    EventFactory.create()
+    RewardFactory.create(referral__referrer=UserFactory.create())
     with django_assert_num_queries(16):
         stats.collect()
     for _number in range(5):
-        sent(EventFactory(referral__referrer=UserFactory()), NOW)
-        RewardFactory(referral__referrer=UserFactory())
-        EventFactory(state="waiting")
+        sent(EventFactory.create(referral__referrer=UserFactory.create()), NOW)
+        RewardFactory.create(referral__referrer=UserFactory.create())
+        EventFactory.create(state="waiting")
     with django_assert_num_queries(16):
         stats.collect()
 
@@ -262,12 +262,12 @@ def run(*arguments: str) -> str:
 @pytest.fixture
 def busy(came: Came, configure: Callable[..., None]) -> OutboundEvent:
     """A bit of everything; the open event."""
-    alice = UserFactory(name="alice@example.com")
+    alice = UserFactory.create(name="alice@example.com")
     qualified = came(ago(days=1), referrer=alice, registered_at=NOW, qualified_at=NOW)
-    sent(EventFactory(referral=qualified, state="accepted"), ago(days=1), ms=80)
-    sent(EventFactory(referral=came(ago(days=50)), state="rejected"), ago(minutes=20), 422, "HTTP 422", ms=120)
-    RewardFactory(referral=qualified, attempts=1, last_error="ValueError: no")
-    event: OutboundEvent = EventFactory(referral=came(ago(hours=1)), due_at=ago(minutes=30))
+    sent(EventFactory.create(referral=qualified, state="accepted"), ago(days=1), ms=80)
+    sent(EventFactory.create(referral=came(ago(days=50)), state="rejected"), ago(minutes=20), 422, "HTTP 422", ms=120)
+    RewardFactory.create(referral=qualified, attempts=1, last_error="ValueError: no")
+    event: OutboundEvent = EventFactory.create(referral=came(ago(hours=1)), due_at=ago(minutes=30))
     ServerHealth.objects.create(
         server="default", since=NOW, last_success_at=ago(days=1), clock_skew=61, clock_host="web-1"
     )
@@ -276,7 +276,7 @@ def busy(came: Came, configure: Callable[..., None]) -> OutboundEvent:
 
 
 def test_json(busy: OutboundEvent, granted: Granted) -> None:
-    alice = Referral.objects.exclude(referrer=None).get().referrer
+    alice = Referral.objects.exclude(referrer=None).get().referrer_id
     days = [
         {
             "day": (date(2026, 10, 22) + timedelta(days=number)).isoformat(),
@@ -305,9 +305,7 @@ def test_json(busy: OutboundEvent, granted: Granted) -> None:
         "stalled_since": "2026-11-20T12:00:00+00:00",
         "latency_ms": {"median": 80, "p95": 120, "answers": 2},
         "rewards": {"due": 1, "failing": 1, "without_receiver": 0, "receiver": True},
-        "referrers": [
-            {"user": str(alice.pk), "name": "alice@example.com", "captured": 1, "qualified": 1, "rewarded": 0}
-        ],
+        "referrers": [{"user": str(alice), "name": "alice@example.com", "captured": 1, "qualified": 1, "rewarded": 0}],
         "servers": [
             {
                 "server": "default",
@@ -388,7 +386,7 @@ Now:
 
 
 def test_the_shell_gets_no_control_characters_of_a_players(came: Came, granted: Granted) -> None:
-    referral = came(NOW, referrer=UserFactory(name="x\x1b[2Jy@example.com"))
+    referral = came(NOW, referrer=UserFactory.create(name="x\x1b[2Jy@example.com"))
     assert "\x1b" not in run()
     assert "x [2Jy@example.com: 1, 0, 0" in run()
     assert json.loads(run("--json"))["referrers"][0]["user"] == str(referral.referrer_id)
