@@ -15,6 +15,7 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import include, path, reverse
 from django.utils import timezone, translation
+from django.utils.formats import date_format
 
 from django_mmolove_referral import admin as ours
 from django_mmolove_referral.attention import Finding, findings
@@ -266,11 +267,12 @@ def test_the_numbers(owner: Client, granted: Granted) -> None:
         )
     page = content(owner)
     text = " ".join(re.sub(r"<[^>]*>", " ", page).split())
+    since = date_format(collect().days[0].day, "MONTH_DAY_FORMAT")
     for words in (
         "The last 30 days",
-        "Accepted 1 requests that MMOLove accepted",
-        "Refused 1 requests it refused; 1 got no usable answer",
-        "Open 1 1 pending, 0 waiting for another",
+        f"Accepted 1 requests since {since}",
+        f"Refused 1 requests since {since}; 1 more got no usable answer",
+        "Open 1 1 pending, 0 waiting for another event",
         "Oldest open 0\xa0minutes".replace("\xa0", " "),
         "Answer time 20 ms median of the last 3; 95 % within 1,500 ms",
         "1,235 sign-ups Most on a day: 1,235",

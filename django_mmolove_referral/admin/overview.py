@@ -106,25 +106,27 @@ def _tiles(stats: Stats, site: str) -> list[dict[str, Any]]:
     accepted, refused, failed = (
         sum(getattr(day, name) for day in stats.days) for name in ("accepted", "refused", "failed")
     )
+    since = _name(stats.days[0])
     events, latency, oldest = stats.events, stats.latency, stats.oldest
     state = OutboundEvent.State
     return [
         {
             "name": _("Accepted"),
             "number": _grouped(accepted),
-            "note": _("requests that MMOLove accepted"),
+            "note": _("requests since %s") % since,
             "tone": "good",
         },
         {
             "name": _("Refused"),
             "number": _grouped(refused),
-            "note": _("requests it refused; %s got no usable answer") % _grouped(failed),
+            "note": _("requests since %(since)s; %(failed)s more got no usable answer")
+            % {"since": since, "failed": _grouped(failed)},
             "tone": "bad" if refused else "over",
         },
         {
             "name": _("Open"),
             "number": _counted(events.open),
-            "note": _("%(pending)s pending, %(waiting)s waiting for another")
+            "note": _("%(pending)s pending, %(waiting)s waiting for another event")
             % {"pending": _counted(events.pending), "waiting": _counted(events.waiting)},
             "link": _list(site, "outboundevent", state__exact=state.PENDING.value) if events.open else "",
             "tone": "busy" if events.open else "over",
@@ -132,7 +134,9 @@ def _tiles(stats: Stats, site: str) -> list[dict[str, Any]]:
         {
             "name": _("Oldest open"),
             "number": timesince(oldest.created_at, stats.now, depth=1) if oldest else "-",
-            "note": linked(OutboundEvent(pk=oldest.pk), oldest.server_event_id, site=site) if oldest else "",
+            "note": linked(OutboundEvent(pk=oldest.pk), oldest.server_event_id, site=site)
+            if oldest
+            else _("nothing waits"),
             "tone": "busy" if oldest else "over",
         },
         {
@@ -168,7 +172,7 @@ def _deliveries(days: Sequence[Day]) -> dict[str, Any]:
 
 
 def _chart(title: str, days: Sequence[Day], series: Sequence[Series]) -> dict[str, Any]:
-    names = [date_format(day.day, "MONTH_DAY_FORMAT") for day in days]
+    names = [_name(day) for day in days]
     rows = list(zip(*(one.values for one in series), strict=True))
     totals = [sum(row) for row in rows]
     most = max(totals)
@@ -182,6 +186,10 @@ def _chart(title: str, days: Sequence[Day], series: Sequence[Series]) -> dict[st
         "most": _("Most on a day: %s") % _grouped(most),
         "rows": [(name, [_grouped(value) for value in row]) for name, row in zip(names, rows, strict=True)],
     }
+
+
+def _name(day: Day) -> str:
+    return str(date_format(day.day, "MONTH_DAY_FORMAT"))
 
 
 def _funnel(stats: Stats) -> list[dict[str, Any]]:
