@@ -329,7 +329,9 @@ def _state(servers: Sequence[str], state: OutboundEvent.State) -> QuerySet[Outbo
 
 
 def _rows(servers: Sequence[str], state: OutboundEvent.State) -> list[tuple[str, int, datetime]]:
-    return list(_state(servers, state).values_list("server", "pk", "due_at")[: COUNTED + 1])
+    """In the index's own order: if not all are counted, those are that have been due for longest."""
+    rows = _state(servers, state).order_by("server", "due_at", "pk")
+    return list(rows.values_list("server", "pk", "due_at")[: COUNTED + 1])
 
 
 def _count(servers: Sequence[str], state: OutboundEvent.State) -> int:

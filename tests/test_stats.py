@@ -176,6 +176,15 @@ def test_the_oldest_open_event(came: Came) -> None:
     assert (found.pk, found.server_event_id, found.created_at) == (oldest.pk, oldest.server_event_id, NOW)
 
 
+def test_those_are_counted_that_have_been_due_for_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stats, "COUNTED", 0)
+    EventFactory.create(due_at=ago(minutes=20))
+    longest = EventFactory.create(due_at=ago(minutes=30))
+    found = stats.collect()
+    assert found.oldest is not None
+    assert (found.oldest.pk, found.stalled_since) == (longest.pk, ago(minutes=30))
+
+
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=300), st.integers(1, 100))
 def test_a_percentile_is_the_least_value_that_so_many_do_not_exceed(values: list[int], percent: int) -> None:
     enough = [value for value in values if sum(other <= value for other in values) * 100 >= percent * len(values)]
