@@ -5,7 +5,8 @@
 
 ``seed`` fills the database that ``DATABASE_URL`` names (its own tables are made if need be, and emptied first) in bulk
 SQL, in a minute or two; ``measure`` asks each page (below ``/admin/``) as a superuser and prints the median time of
-``--times`` requests and the number of queries. The rows are spread evenly over ``--days`` days up to now:
+``--times`` requests, the fastest (on a machine that does other things, too) and the number of queries. The rows are
+spread evenly over ``--days`` days up to now:
 
 =================  =======================================================================================
 accounts           one per referral; the first thousand are the referrers of the others
@@ -209,7 +210,8 @@ def measure(pages: list[str], times: int) -> None:
             client.get(f"/admin/{page}")
         slowest = max(queries.captured_queries, key=lambda query: float(query["time"]))
         print(
-            f"{connection.vendor:10} {statistics.median(took[1:]):8.1f} ms {len(queries):3} queries, "
+            f"{connection.vendor:10} {statistics.median(took[1:]):8.1f} ms (fastest {min(took):.1f}) "
+            f"{len(queries):3} queries, "
             f"{float(slowest['time']) * 1000:5.0f} ms the slowest  {page}",
             flush=True,
         )
