@@ -12,8 +12,8 @@ from django.utils.translation import gettext as _
 
 from .conf import ConfigError, Server, conf
 from .delivery.send import CLOCKS_AGREE
-from .models import OutboundEvent, Reward, ServerHealth
-from .protocol import DEFAULT_ENDPOINT, Kind
+from .models import DeliveryAttempt, OutboundEvent, Referral, Reward, ServerHealth
+from .protocol import DEFAULT_ENDPOINT, Kind, parse_object
 
 
 @dataclass(frozen=True)
@@ -35,25 +35,71 @@ def of_event(event: OutboundEvent, health: ServerHealth | None) -> Advice:
         return _of_waiting(event)
     if state is event.State.PENDING:
         return _of_pending(event, health)
-    told = of_answer(event.server, event.last_status or 0, event.last_error, health)
+    told = of_answer(event.server, event.last_status or 0, event.last_error, health, again=False)
     if state is event.State.EXHAUSTED:
         cause = _("It was tried for the whole retry schedule, in vain. The last time: %s") % told.cause
     else:
         cause = told.cause
+    if not told.cure:
+        return Advice(cause, _("Redeliver this event once a test event passes."))
     return Advice(cause, _("%(cure)s Then redeliver this event.") % {"cure": told.cure})
 
 
-def of_answer(server: str, status: int, error: str, health: ServerHealth | None) -> Advice:
-    """What one answer means: ``status`` 0 for none, ``error`` as it was stored."""
+def of_attempt(event: OutboundEvent, attempt: DeliveryAttempt) -> str:
+    """What one attempt of ``event`` came to, in a sentence."""
+    if attempt.status == 200 and not attempt.error:
+        fields = parse_object(attempt.answer.encode()) or {}
+        outcome = "ignored" if fields.get("ignored") else "duplicate" if fields.get("duplicate") else ""
+        return _accepted_as(outcome, "")
+    return of_answer(event.server, attempt.status, attempt.error, None).cause
+
+
+def of_referral(referral: Referral) -> Advice:
+    """How far a referral got, and what it waits for."""
+    state = referral.State(referral.state)
+    if state is referral.State.CAPTURED:
+        return Advice(
+            _("The account came with a token; MMOLove has not accepted its “registered” yet."),
+            _("See the event “registered” below for why. There is none while AUTO_REGISTER is off."),
+        )
+    if state is referral.State.REGISTERED:
+        return Advice(
+            _("MMOLove knows the account. It has not been credited with the portal's milestone yet."),
+            _("The portal calls mark_qualified(user) at the milestone; then see the event “qualified” below."),
+        )
+    causes = {
+        referral.State.QUALIFIED: _(
+            "MMOLove has credited the referrer. The reward's own page says whether it was granted."
+        ),
+        referral.State.CONFLICT: _accepted_as("ignored", ""),
+        referral.State.REVERSED: _("The portal took the referral back (mark_reversed)."),
+        referral.State.EXPIRED: _("The token grew too old before MMOLove accepted anything (%s days).")
+        % f"{conf.token_max_age / 86400:g}",
+    }
+    return Advice(causes[state], _("Nothing is to be done."))
+
+
+def of_answer(server: str, status: int, error: str, health: ServerHealth | None, *, again: bool = True) -> Advice:
+    """What one answer means: ``status`` 0 for none, ``error`` as it was stored.
+
+    ``again``: whether it is tried again by itself. If not, the cure is empty where waiting is all there is to do.
+    """
     where, server_id, endpoint = _place(server)
     host = urlsplit(endpoint).hostname or endpoint
+    wait = _("Nothing is to be done: it is tried again by itself.") if again else ""
     if status == 200 and not error:
         return Advice(_("MMOLove accepted it."), _("Nothing is to be done."))
     if status == 0:
+        if "TLS" in error:
+            cure = _(
+                "Check who answers at %(host)s, this machine's clock and CA certificates, and "
+                "MMOLOVE_REFERRAL['VERIFY']."
+            )
+        else:
+            cure = _("Check that this machine reaches %(host)s (firewall, proxy, DNS).")
         return Advice(
             _("No complete answer came from MMOLove: %s.") % error.rstrip("."),
-            _("Check that this machine reaches %(host)s (firewall, proxy, DNS). It is tried again by itself.")
-            % {"host": host},
+            _join(cure % {"host": host}, _("It is tried again by itself.") if again else ""),
         )
     if status == 401:
         return _of_bad_signature(where, server_id, error, health)
@@ -85,12 +131,9 @@ def of_answer(server: str, status: int, error: str, health: ServerHealth | None)
             % {"where": where, "default": DEFAULT_ENDPOINT},
         )
     if status in (408, 425, 429):
-        return Advice(_("MMOLove asks to wait: %s.") % error, _("Nothing is to be done: it is tried again by itself."))
+        return Advice(_("MMOLove asks to wait: %s.") % error, wait)
     if status >= 500:
-        return Advice(
-            _("MMOLove, or a proxy before it, has a fault: %s.") % error,
-            _("Nothing is to be done: it is tried again by itself."),
-        )
+        return Advice(_("MMOLove, or a proxy before it, has a fault: %s.") % error, wait)
     if 200 <= status < 300:
         return Advice(
             _("Something answered in MMOLove's place: %s.") % error,
@@ -135,10 +178,7 @@ def of_reward(reward: Reward) -> Advice:
     if reward.last_error:
         return Advice(
             _("It could not be granted: %s.") % reward.last_error.rstrip("."),
-            _(
-                "Mend the receiver of referral_qualified. It is tried again by itself (%s), or at once with “Retry "
-                "reward”."
-            )
+            _("Mend the receiver of referral_qualified. It is tried again by itself (%s), or at once with “Retry now”.")
             % when(reward.due_at),
         )
     return Advice(
@@ -148,13 +188,17 @@ def of_reward(reward: Reward) -> Advice:
 
 
 def _of_accepted(event: OutboundEvent) -> Advice:
+    return Advice(_accepted_as(event.outcome, event.response.get("state", "")), _("Nothing is to be done."))
+
+
+def _accepted_as(outcome: str, state: object) -> str:
     causes = {
         "duplicate": _("MMOLove had it already: an earlier answer was lost. It counts the same."),
         "ignored": _("Another referrer already holds this account at MMOLove (first touch). There is no reward."),
         "other_state": _("MMOLove accepted it, but the referral is in the state “%s” there. There is no reward.")
-        % event.response.get("state", ""),
+        % state,
     }
-    return Advice(causes.get(event.outcome, _("MMOLove accepted it.")), _("Nothing is to be done."))
+    return causes.get(outcome, _("MMOLove accepted it."))
 
 
 def _of_cancelled(event: OutboundEvent) -> Advice:
@@ -210,6 +254,11 @@ def _of_bad_signature(where: str, server_id: str, error: str, health: ServerHeal
             % {"host": health.clock_host if health else "", "seconds": abs(skew), "words": words, "error": error},
             _("Have that host's clock set by NTP."),
         )
+    if "timestamp" in error.lower() or "stale" in error.lower():
+        return Advice(
+            _("MMOLove finds the signature too old or too new, so this host's clock and its own differ: %s.") % error,
+            _("Have the clock of every host that delivers set by NTP, and send a test event."),
+        )
     return Advice(
         _("MMOLove refuses the signature: %s. The secret here is not the one it has for this server.") % error,
         _(
@@ -219,6 +268,10 @@ def _of_bad_signature(where: str, server_id: str, error: str, health: ServerHeal
         )
         % {"where": where, "id": server_id},
     )
+
+
+def _join(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
 
 
 def _place(alias: str) -> tuple[str, str, str]:
