@@ -8,12 +8,12 @@ SQL, in a minute or two; ``measure`` asks each page (below ``/admin/``) as a sup
 ``--times`` requests and the number of queries. The rows are spread evenly over ``--days`` days up to now:
 
 =================  =======================================================================================
-accounts           one per referral; the first thousand are the referrers
+accounts           one per referral; the first thousand are the referrers of the others
 referrals          10 for every 16 events: 6 of 10 qualified
 events             ``registered`` for each referral, ``qualified`` for 6 of 10; 1 of 100 rejected, 1 of 200 exhausted
-                   (``registered``), and the newest thousand of each kind open
+                   (``registered``), and the newest of each kind open (a thousand at most)
 attempts           one for each settled event, and a failed one before every tenth
-rewards            one per ``qualified``; the newest thousand are due
+rewards            one per ``qualified``; the newest are due (a thousand at most)
 =================  =======================================================================================
 """
 
@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import time
 from datetime import datetime, timedelta, timezone
 
@@ -44,6 +43,7 @@ def seed(events: int, days: int) -> None:
 
     call_command("migrate", verbosity=0)
     referrals, qualified = events * 10 // 16, events - events * 10 // 16
+    still = min(OPEN, events // 20)
     start = datetime.now(timezone.utc) - timedelta(days=days)
     step = days * 86400 / referrals
     moment = MOMENTS[connection.vendor]
@@ -75,8 +75,8 @@ def seed(events: int, days: int) -> None:
         referrals,
     )
     third = "(n * 10 + 5) / 6" if connection.vendor != "mysql" else "(n * 10 + 5) DIV 6"  # of 10 referrals, 6 qualified
-    referrer = "1 + n * 7919 % 1000"
-    ours = f"n > {referrals - OPEN}"
+    referrer = "1 + n % 1000 * 7919 % 1000"
+    ours = f"n > {referrals - still}"
     fill(
         "mmolove_referral_referral",
         "id, user_id, server, token, referrer_id, referrer_code, state, referral_id, created_at, registered_at, "
@@ -105,7 +105,7 @@ def seed(events: int, days: int) -> None:
         f"'{{}}', {at('n')}, {at('n', 1)}, CASE WHEN {ours} THEN NULL ELSE {at('n', 1)} END",
         referrals,
     )
-    late = f"n > {qualified - OPEN}"
+    late = f"n > {qualified - still}"
     fill(
         "mmolove_referral_outboundevent",
         columns,
@@ -230,8 +230,6 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
     django.setup()
     if options.command == "seed":
-        if options.events < 4 * OPEN:
-            sys.exit(f"At least {4 * OPEN} events.")
         seed(options.events, options.days)
     else:
         measure(options.pages, options.times)
