@@ -16,11 +16,15 @@ import statistics
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from types import TracebackType
+from typing import Any
 
 import django
 
 LISTS = "mmolove_referral/"
+LONG_AGO, SOME_DAY = 2000, 1500
+"""Days ago, of which sixty events are in either table; the others are of the last thousand days."""
 PAGES = {
     "events": "outboundevent/",
     "events, page 2": "outboundevent/?p=2",
@@ -42,22 +46,24 @@ PAGES = {
     "events, accepted reversals": "outboundevent/?state__exact=accepted&kind__exact=reversed",
     "events, registered and 4xx": "outboundevent/?kind__exact=registered&status=4xx",
     "events, search key": "outboundevent/?q=reg-77",
-    "events, search player": "outboundevent/?q=player77",
+    "events, search player": "outboundevent/?q={player}",
     "events, search referral id": "outboundevent/?q=ref_77",
     "events, search nothing": "outboundevent/?q=nobody",
-    "events, search and filter": "outboundevent/?q=player77&state__exact=accepted",
+    "events, search and filter": "outboundevent/?q={player}&state__exact=accepted",
     "referrals": "referral/",
     "referrals, the last page": "referral/?p={last}",
     **{
         f"referrals, {state}": f"referral/?state__exact={state}"
         for state in ("captured", "registered", "qualified", "conflict", "expired")
     },
-    "referrals, search player": "referral/?q=player77",
+    "referrals, search player": "referral/?q={player}",
+    "referrals, search referrer": "referral/?q=player77",
     "referrals, search key": "referral/?q=reg-77",
     "rewards": "reward/",
     "rewards, attention": "reward/?attention=1",
     **{f"rewards, {state}": f"reward/?state__exact={state}" for state in ("due", "granted", "cancelled")},
-    "rewards, search player": "reward/?q=player77",
+    "rewards, search player": "reward/?q={player}",
+    "rewards, search referrer": "reward/?q=player77",
 }
 
 
@@ -105,25 +111,29 @@ def serve(events: int, keep: bool) -> None:
     from django.db import connection
     from django.test import Client
     from django.test.utils import CaptureQueriesContext, setup_test_environment
+    from django.utils import timezone
 
     from django_mmolove_referral.models import OutboundEvent
 
-    from .million import seed
+    from . import million
 
     setup_test_environment()
     name = f"{settings.DATABASES['default']['NAME']}_{events}"
     connection.settings_dict["TEST"]["NAME"] = name
     connection.creation.create_test_db(verbosity=0, autoclobber=True, keepdb=keep)
     if OutboundEvent.objects.count() != events:
-        seed(events, days=1000)
+        million.seed(events, days=1000)
+        rarities()
+        million._finish()
     users = get_user_model()._default_manager
     owner = users.filter(username="owner").first() or users.create_superuser("owner", "owner@example.com", "pw")
     client = Client()
     client.force_login(owner)
-    oldest, newest = (OutboundEvent.objects.order_by(order).values_list("created_at", flat=True)[0] for order in ("pk", "-created_at"))
-    middle = oldest + (newest - oldest) / 2
-    last = min(OutboundEvent.objects.count(), 10_000) // 100
-    print(f"> long_ago={oldest:%Y-%m-%d} some_day={middle:%Y-%m-%d} last={last}", flush=True)
+    # The last page that both have; a player without friends, which in the large table the first thousand have.
+    values = {"last": min(events, 10_000) // 50, "player": "player78" if events < 10_000 else "player5078"}
+    for name, days in (("long_ago", LONG_AGO), ("some_day", SOME_DAY)):
+        values[name] = f"{timezone.now() - timedelta(days=days):%Y-%m-%d}"
+    print(">", *(f"{name}={value}" for name, value in values.items()), flush=True)
     for line in sys.stdin:
         page = f"/admin/{LISTS}{line.strip()}"
         began = time.perf_counter()
@@ -138,6 +148,36 @@ def serve(events: int, keep: bool) -> None:
         print(f"> {took} {len(queries)}", flush=True)
     if not keep:
         connection.creation.destroy_test_db(name, verbosity=0)
+
+
+def rarities() -> None:
+    """Sixty of each rare thing, the same in both tables, and among the oldest: where walking backwards comes last."""
+    from django.utils import timezone
+
+    from django_mmolove_referral.models import OutboundEvent, Referral, Reward
+
+    def rare(number: int, model: Any = OutboundEvent, **values: Any) -> None:
+        rows = model.objects.filter(kind="registered") if model is OutboundEvent else model.objects
+        keys = list(rows.order_by("pk").values_list("pk", flat=True)[60 * number : 60 * (number + 1)])
+        model.objects.filter(pk__in=keys).update(**values)
+
+    now = timezone.now()
+    rare(7, created_at=now - timedelta(days=LONG_AGO))
+    rare(8, created_at=now - timedelta(days=SOME_DAY))
+    OutboundEvent.objects.filter(pk__gt=OutboundEvent.objects.latest("pk").pk - 60).update(created_at=now)
+    rare(0, state="rejected", last_status=422)
+    rare(1, state="exhausted", last_status=503)
+    rare(2, state="cancelled")
+    rare(3, server="other")
+    rare(4, state="rejected", last_status=302)
+    rare(5, state="exhausted", last_status=0)
+    rare(6, kind="reversed")
+    rare(0, Referral, state="conflict")
+    rare(1, Referral, state="expired")
+    rare(0, Reward, state="cancelled")
+    rare(1, Reward, state="due", last_error="RuntimeError: the bank is closed")
+    # A player with as many friends as the best in the large table.
+    Referral.objects.filter(pk__lte=625).exclude(pk=77).update(referrer=77)
 
 
 def compare(large: int, small: int, times: int, limit: float, keep: bool, only: str) -> bool:

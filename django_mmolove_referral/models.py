@@ -177,7 +177,7 @@ class OutboundEvent(models.Model):
             # Not db_index, which on PostgreSQL makes a second one for LIKE: keys are looked for as a whole.
             models.Index(fields=["server_event_id"], name="mmolove_event_key"),
             # For the admin's filters (state, kind, status class, "needs attention") and its counts.
-            models.Index(fields=["state", "kind", "id"], name="mmolove_event_state"),
+            models.Index(fields=["state", "kind", "last_status", "id"], name="mmolove_event_state"),
             # For the admin's filter by time.
             models.Index(fields=["created_at"], name="mmolove_event_created"),
         ]

@@ -75,7 +75,7 @@ class OutboundEventAdmin(Operable, LogAdmin[OutboundEvent]):
     operations = (REDELIVER, CANCEL)
     search_fields = ("server_event_id",)  # that there is a search; see matching()
     search_help_text = _(
-        "Exactly: an idempotency key (reg-7842), a referral id of MMOLove's, or a username (of either player)."
+        "Exactly: an idempotency key (reg-7842), a referral id of MMOLove's, or the username of the referred player."
     )
     export_columns = {  # noqa: RUF012  # never changed
         "id": lambda event: event.pk,
@@ -97,8 +97,7 @@ class OutboundEventAdmin(Operable, LogAdmin[OutboundEvent]):
     }
 
     def matching(self, term: str, using: str) -> Q:
-        found = OutboundEvent.objects.using(using).filter(referral__in=referrals(term, using=using))
-        return Q(pk__in=list(found.values_list("pk", flat=True)))
+        return Q(referral__in=referrals(term, using=using, friends=False))
 
     def get_fieldsets(self, request: HttpRequest, obj: OutboundEvent | None = None) -> Any:
         body = "whole_body" if self.may(request, "view_token") else "exact_body"

@@ -96,8 +96,10 @@ class StatusFilter(Choice):
 
     def narrow(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:
         if value != "2xx":
-            # Only a 200 is accepted, and nearly all are: the index on the state spares the reading of those.
-            queryset = queryset.filter(state__in=[state for state in State.values if state != State.ACCEPTED])
+            # Only a 200 is accepted, and nearly all are: the index on state, kind and status spares those.
+            kinds = [kind for kind, _title in OutboundEvent.KINDS]
+            unaccepted = [state for state in State.values if state != State.ACCEPTED]
+            queryset = queryset.filter(state__in=unaccepted, kind__in=kinds)
         if value == "none":
             return queryset.filter(Q(last_status__isnull=True) | Q(last_status=0))
         first = int(value[0]) * 100

@@ -48,7 +48,9 @@ def newest(rows: QuerySet[Any], start: int, stop: int, *, count: int) -> list[An
     """
     order = "-pk" if isinstance(count, AtLeast) else (F("pk") + 0).desc()
     keys = list(rows.order_by(order).values_list("pk", flat=True)[start:stop])
-    found = {row.pk: row for row in rows.order_by().filter(pk__in=keys)} if keys else {}
+    page = rows.model._default_manager.using(rows.db).filter(pk__in=keys)
+    page.query.select_related = rows.query.select_related
+    found = {row.pk: row for row in page} if keys else {}
     return [found[key] for key in keys if key in found]
 
 

@@ -37,7 +37,8 @@ class RewardAdmin(Operable, LogAdmin[Reward]):
     operations = (RETRY,)
     search_fields = ("referral",)  # that there is a search; see matching()
     search_help_text = _(
-        "Exactly: a username (of either), a referral id of MMOLove's, or an idempotency key (reg-7842)."
+        "Exactly: a username (of either; of a referrer's friends the newest 1,000), a referral id of MMOLove's, or an "
+        "idempotency key (reg-7842)."
     )
     export_columns = {  # noqa: RUF012  # never changed
         "id": lambda reward: reward.pk,

@@ -10,24 +10,24 @@ from django.core.exceptions import ValidationError
 from ..models import OutboundEvent, Referral
 
 LIMIT = 1000
-"""Hits of one kind (the friends that one player brought) that are looked through: the newest."""
+"""Friends of one referrer that are found: the newest."""
 
 
-def referrals(term: str, *, using: str) -> set[int]:
-    """The referrals of the account called ``term``, those it brought, and those that MMOLove or we call so."""
+def referrals(term: str, *, using: str, friends: bool = True) -> set[int]:
+    """The referrals of the account called ``term``, and those that MMOLove calls so, or one of whose events is.
+
+    With ``friends`` also those that the account brought.
+    """
     rows = Referral.objects.using(using).order_by("-pk").values_list("pk", flat=True)
+    events = OutboundEvent.objects.using(using).filter(server_event_id=term)
     found: set[int] = set(rows.filter(referral_id=term)[:LIMIT])
-    found.update(events(term, using=using).values_list("referral_id", flat=True)[:LIMIT])
+    found.update(events.values_list("referral_id", flat=True)[:LIMIT])
     account = _account(term)
     if account is not None:
-        found.update(rows.filter(user=account)[:LIMIT])
-        found.update(rows.filter(referrer=account)[:LIMIT])
+        found.update(rows.filter(user=account))
+        if friends:
+            found.update(rows.filter(referrer=account)[:LIMIT])
     return found
-
-
-def events(term: str, *, using: str) -> Any:
-    """The events with the idempotency key ``term``."""
-    return OutboundEvent.objects.using(using).filter(server_event_id=term).order_by("-pk")
 
 
 def _account(term: str) -> Any:

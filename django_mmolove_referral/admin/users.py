@@ -41,7 +41,9 @@ class ReferralInline(ReadOnly, TabularInline[Referral, Any]):
         return obj is not None and super().has_view_permission(request, obj)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Referral]:
-        return super().get_queryset(request).select_related("referrer", "reward").prefetch_related("events")
+        # Not by way of super(), which asks for the permission without the account.
+        rows = Referral._default_manager.select_related("referrer", "reward").prefetch_related("events")
+        return rows.order_by("pk")
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         columns = ("link", "state_badge", "referred_by", "events", "reward_badge", "created_at")

@@ -289,7 +289,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="outboundevent",
-            index=models.Index(fields=["state", "kind", "id"], name="mmolove_event_state"),
+            index=models.Index(fields=["state", "kind", "last_status", "id"], name="mmolove_event_state"),
         ),
         migrations.AddIndex(
             model_name="outboundevent",
