@@ -51,7 +51,7 @@ PAGES = {
     "events, search nothing": "outboundevent/?q=nobody",
     "events, search and filter": "outboundevent/?q={player}&state__exact=accepted",
     "referrals": "referral/",
-    "referrals, the last page": "referral/?p={last}",
+    "referrals, the last page": "referral/?p={last_referrals}",
     **{
         f"referrals, {state}": f"referral/?state__exact={state}"
         for state in ("captured", "registered", "qualified", "conflict", "expired")
@@ -129,8 +129,12 @@ def serve(events: int, keep: bool) -> None:
     owner = users.filter(username="owner").first() or users.create_superuser("owner", "owner@example.com", "pw")
     client = Client()
     client.force_login(owner)
-    # The last page that both have; a player without friends, which in the large table the first thousand have.
-    values = {"last": min(events, 10_000) // 50, "player": "player78" if events < 10_000 else "player5078"}
+    values: dict[str, Any] = {
+        "last": min(events, 10_000) // 50,
+        "last_referrals": min(events * 10 // 16, 10_000) // 50,
+        # A player without friends: in the large table the first thousand have some.
+        "player": "player78" if events < 10_000 else "player5078",
+    }
     for name, days in (("long_ago", LONG_AGO), ("some_day", SOME_DAY)):
         values[name] = f"{timezone.now() - timedelta(days=days):%Y-%m-%d}"
     print(">", *(f"{name}={value}" for name, value in values.items()), flush=True)

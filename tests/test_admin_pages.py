@@ -107,7 +107,7 @@ def test_a_timeline_tells_every_step(owner: Client) -> None:
         for step in html.split('<ol class="mmolove-timeline">')[1].split("</ol>")[0].split("</li>")
     ]
     assert [re.sub(r" The answer.*", "", step) for step in steps if step] == [
-        "written 2030-01-31 12:00:00 A verb of the portal&#x27;s wrote it, in the account&#x27;s own transaction.",
+        "written 2030-01-31 12:00:00 The portal wrote it down, to be sent.",
         "no answer 2030-01-31 12:00:01 · 40 ms No complete answer came from MMOLove: no answer within 15 s.",
         "HTTP 503 2030-01-31 12:00:02 · 41 ms MMOLove, or a proxy before it, has a fault: HTTP 503 with an HTML page.",
         "HTTP 200 2030-01-31 12:00:03 · 42 ms · too late to count MMOLove accepted it.",

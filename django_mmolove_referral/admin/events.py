@@ -61,13 +61,13 @@ CANCEL = Operation(
 class OutboundEventAdmin(Operable, LogAdmin[OutboundEvent]):
     list_display = (
         "server_event_id",
-        "kind",
         "state_badge",
-        "account",
-        "server",
-        "attempts",
         "status",
-        "created_at",
+        "account",
+        "written",
+        "kind",
+        "attempts",
+        "server",
     )
     list_filter = (EventsNeedingAttention, StateFilter, KindFilter, StatusFilter, PeriodFilter, ServerFilter)
     list_select_related = ("referral__user",)
@@ -129,11 +129,15 @@ class OutboundEventAdmin(Operable, LogAdmin[OutboundEvent]):
     def state_badge(self, event: OutboundEvent) -> SafeString:
         return badge(event)
 
-    @admin.display(description=_("last HTTP status"))
+    @admin.display(description=_("HTTP status"))
     def status(self, event: OutboundEvent) -> str:
         if event.last_status is None:
             return "-"
         return str(event.last_status) if event.last_status else gettext("no answer")
+
+    @admin.display(description=_("created at"))
+    def written(self, event: OutboundEvent) -> str:
+        return advice.when(event.created_at, "SHORT_DATETIME_FORMAT")
 
     @admin.display(description=_("account"))
     def account(self, event: OutboundEvent) -> SafeString | str:

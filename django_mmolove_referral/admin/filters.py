@@ -88,7 +88,7 @@ class ServerFilter(Choice):
 
 
 class StatusFilter(Choice):
-    title = _("last HTTP status")
+    title = _("HTTP status")
     parameter_name = "status"
 
     def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, Any]]:

@@ -29,7 +29,7 @@ class Step:
 def timeline(event: OutboundEvent) -> list[Step]:
     """The steps, the first one first. What has not happened yet is the last."""
     attempts = list(event.delivery_attempts.order_by("-pk")[: SHOWN + 1])
-    words = _("A verb of the portal's wrote it, in the account's own transaction.")
+    words = _("The portal wrote it down, to be sent.")
     if len(attempts) > SHOWN:
         words += " " + _("Of its attempts, these are the last %d.") % SHOWN
     steps = [Step(_moment(event.created_at), _("written"), words)]

@@ -46,9 +46,8 @@ class ReferralInline(ReadOnly, TabularInline[Referral, Any]):
         return rows.order_by("pk")
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        columns = ("link", "state_badge", "referred_by", "events", "reward_badge", "created_at")
-        may = request.user.has_perm(f"mmolove_referral.{QUALIFY.permission}")
-        return (*columns, "qualify") if may else columns
+        qualify = ("qualify",) if request.user.has_perm(f"mmolove_referral.{QUALIFY.permission}") else ()
+        return ("link", "state_badge", *qualify, "referred_by", "events", "reward_badge", "created_at")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return self.get_fields(request, obj)
