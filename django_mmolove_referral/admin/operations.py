@@ -13,11 +13,11 @@ from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
 from django.db import router, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.views.decorators.http import require_http_methods
 
 from ..conf import ConfigError
+from .pages import page
 
 if TYPE_CHECKING:
     from .base import LogAdmin
@@ -91,17 +91,8 @@ class Operable(Base):
             self.message_user(request, message, level)
 
     def _asked(self, request: HttpRequest, row: Any, operation: Operation) -> HttpResponse:
-        request.current_app = self.admin_site.name  # as all views of the admin do
-        context = {
-            **self.admin_site.each_context(request),
-            "title": operation.label,
-            "opts": self.opts,
-            "media": self.media,
-            "object": row,
-            "operation": operation,
-            "back": self._preserving(request, self.page_of(row)),
-        }
-        return TemplateResponse(request, "admin/mmolove_referral/confirm.html", context)
+        back = self._preserving(request, self.page_of(row))
+        return page(self, request, "confirm", operation.label, object=row, operation=operation, back=back)
 
     def page_of(self, row: Any) -> str:
         return reverse(f"{self.admin_site.name}:{self._url_name('change')}", args=[quote(row.pk)])

@@ -9,17 +9,19 @@ from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.db import router
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
 from .. import advice
 from ..clock import DatabaseNow
-from ..conf import ConfigError, Server, conf
+from ..conf import ConfigError, conf
 from ..delivery.dry_run import DryRun, dry_run
 from ..models import OutboundEvent, ServerHealth
-from .base import TONES, LogAdmin
+from .base import LogAdmin
+from .cards import Card, cards
+from .overview import overview
+from .pages import page
 
 
 class ServerHealthAdmin(LogAdmin[ServerHealth]):
@@ -27,20 +29,26 @@ class ServerHealthAdmin(LogAdmin[ServerHealth]):
 
     def get_urls(self) -> list[URLPattern]:
         test = self.admin_site.admin_view(require_POST(self.test_view))
-        return [path("<str:alias>/test/", test, name="mmolove_referral_test_event"), *super().get_urls()]
+        return [
+            path("overview/", self.admin_site.admin_view(self.overview_view), name="mmolove_referral_overview"),
+            path("<str:alias>/test/", test, name="mmolove_referral_test_event"),
+            *super().get_urls(),
+        ]
+
+    def overview_view(self, request: HttpRequest) -> HttpResponse:
+        return overview(self, request)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         if not self.has_view_permission(request):
             raise PermissionDenied
-        context = {
-            **self.admin_site.each_context(request),
-            "title": _("MMOLove servers"),
-            "opts": self.opts,
-            "media": self.media,
-            "may_test": self.may(request, "send_test_event"),
-            "servers": self._servers(request),
-        }
-        return TemplateResponse(request, "admin/mmolove_referral/servers.html", context)
+        return page(
+            self,
+            request,
+            "servers",
+            _("MMOLove servers"),
+            may_test=self.may(request, "send_test_event"),
+            servers=self._servers(request),
+        )
 
     def change_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         """The admin's log links to a row's own page; the page of all servers says the same."""
@@ -57,46 +65,25 @@ class ServerHealthAdmin(LogAdmin[ServerHealth]):
             return HttpResponseRedirect(self._page())
         health, _created = ServerHealth.objects.get_or_create(server=alias, defaults={"since": DatabaseNow()})
         self.log_change(request, health, "Sent a test event.")
-        attempt = result.attempt
-        context = {
-            **self.admin_site.each_context(request),
-            "title": _("Test event to %s") % alias,
-            "opts": self.opts,
-            "media": self.media,
-            "result": result,
-            "duration": round(attempt.duration * 1000),
-            "advice": _advice(result, health),
-        }
-        return TemplateResponse(request, "admin/mmolove_referral/test_event.html", context)
+        return page(
+            self,
+            request,
+            "test_event",
+            _("Test event to %s") % alias,
+            result=result,
+            duration=round(result.attempt.duration * 1000),
+            advice=_advice(result, health),
+        )
 
     def _page(self) -> str:
         return reverse(f"{self.admin_site.name}:mmolove_referral_serverhealth_changelist")
 
-    def _servers(self, request: HttpRequest) -> list[dict[str, Any]]:
+    def _servers(self, request: HttpRequest) -> list[Card]:
         try:
-            servers = conf.servers
+            return cards({health.server: health for health in ServerHealth.objects.all()})
         except ConfigError as error:
             self.message_user(request, str(error), messages.ERROR)
             return []
-        rows = {health.server: health for health in ServerHealth.objects.filter(server__in=list(servers))}
-        return [_card(server, rows.get(alias)) for alias, server in servers.items()]
-
-
-def _card(server: Server, health: ServerHealth | None) -> dict[str, Any]:
-    health = health or ServerHealth(server=server.alias)
-    try:
-        endpoint, usable = server.credentials().endpoint, True
-    except ConfigError:
-        endpoint, usable = "", False
-    return {
-        "alias": server.alias,
-        "server_id": server.server_id,
-        "endpoint": endpoint,
-        "health": health,
-        "state": health.get_state_display() if usable else _("not configured"),
-        "tone": TONES[health.state] if usable else "bad",
-        "advice": advice.of_server(server, health),
-    }
 
 
 def _advice(result: DryRun, health: ServerHealth) -> advice.Advice:

@@ -35,6 +35,8 @@ WANTED = {
     "admin-event-desktop-light",
     "admin-events-desktop-light",
     "admin-user-desktop-light",
+    "admin-overview-desktop-light",
+    "admin-overview-phone-dark",
     "admin-servers-desktop-light",
     "admin-servers-phone-dark",
 }

@@ -1,0 +1,186 @@
+"""The overview as the portal's owner sees it, at two in the morning and otherwise; and the admin without a mouse."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from .axe import serious
+from .conftest import SECRET, Deployment, Shoot, Visit
+from .portal import Portal
+from .test_owner import invite
+from .visitor import DESKTOP, PHONE, Look, Visitor
+
+OVERVIEW = "/admin/mmolove_referral/serverhealth/overview/"
+INDEX = "/admin/mmolove_referral/"
+
+
+@pytest.fixture(scope="session")
+def season(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
+    """A portal that has seen a month."""
+    directory = shutil.copytree(prepared, tmp_path_factory.mktemp("season") / "var")
+    with Portal(directory, MMOLOVE_DISPATCH="manual") as portal:
+        portal.manage("shell", "--verbosity", "0", "--command", "from tests.browser.season import fill; fill()")
+        yield portal
+
+
+def staff(visit: Visit, portal: Portal, name: str, look: Look = DESKTOP, *, scripts: bool = True) -> Visitor:
+    visitor = visit(portal, look, scripts=scripts)
+    visitor.log_in(name)
+    return visitor
+
+
+def test_it_tells_at_a_glance(season: Portal, visit: Visit, shoot: Shoot, look: Look) -> None:
+    owner = staff(visit, season, "owner", look)
+    page = owner.page
+    owner.open(INDEX)
+    page.get_by_role("link", name="Overview").click()
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    shoot(owner, f"admin-overview-{look}")
+    assert serious(page) == []
+    expect(page.get_by_text("needs attention")).to_be_visible()
+    expect(page.get_by_text("MMOLove rejected 1 event.")).to_be_visible()
+    for chart in ("Sign-ups by a share link", "Requests to MMOLove"):
+        drawn = page.get_by_role("img", name=re.compile(f"^{chart} by day: "))
+        expect(drawn).to_be_visible()
+        assert drawn.locator("> g").count() == 30
+    for step in ("Captured", "Registered", "Qualified", "Rewarded"):
+        expect(page.get_by_role("img", name=re.compile(f"^{step}: [\\d,]+ of [\\d,]+$"))).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile("^oskar"))).to_be_visible()
+    card = page.get_by_role("region", name="default")
+    expect(card).to_contain_text("Delivery works as far as is known.")
+    for table in page.get_by_text("As a table").all():
+        table.click()
+    expect(page.get_by_role("table", name="Requests to MMOLove").get_by_role("row")).to_have_count(31)
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert serious(page) == []
+
+
+def test_every_link_leads_somewhere(season: Portal, visit: Visit) -> None:
+    owner = staff(visit, season, "owner")
+    owner.open(OVERVIEW)
+    links = {str(link.get_attribute("href")) for link in owner.page.locator("#content a").all()}
+    assert len(links) >= 7  # the rejected event's list and six players
+    for link in sorted(links):
+        answer = owner.page.goto(link)
+        assert answer is not None
+        assert answer.status == 200
+    owner.open(OVERVIEW)
+    owner.page.get_by_role("link", name="Show these events").click()
+    expect(owner.page.get_by_text("rejected", exact=True).first).to_be_visible()
+    assert owner.page.locator("#result_list tbody tr").count() == 1
+    owner.page.get_by_role("link", name="Overview").click()
+    expect(owner.page.get_by_text("MMOLove rejected 1 event.")).to_be_visible()
+
+
+def test_it_needs_neither_mouse_nor_script(season: Portal, visit: Visit) -> None:
+    owner = staff(visit, season, "owner", scripts=False)
+    page = owner.page
+    owner.open(OVERVIEW)
+    page.get_by_text("As a table").first.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("table", name="Sign-ups by a share link")).to_be_visible()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("table", name="Requests to MMOLove")).to_be_visible()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # on the first of the referrers
+    page.wait_for_url("**/auth/user/*/change/")
+    owner.open(OVERVIEW)
+    page.get_by_role("button", name="Send test event").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Test event to default")).to_be_visible()
+
+
+@pytest.mark.parametrize("look", [DESKTOP, PHONE], ids=str)
+def test_who_may_look_and_no_more_gets_no_button(season: Portal, visit: Visit, look: Look) -> None:
+    viewer = staff(visit, season, "viewer", look)
+    viewer.open(OVERVIEW)
+    expect(viewer.page.get_by_text("MMOLove rejected 1 event.")).to_be_visible()
+    assert viewer.page.locator("#content form, #content button, #content input").count() == 0
+    assert serious(viewer.page) == []
+
+
+@pytest.mark.parametrize("look", [DESKTOP, PHONE], ids=str)
+def test_who_may_not_look_is_refused(season: Portal, visit: Visit, look: Look) -> None:
+    clerk = staff(visit, season, "clerk", look)
+    clerk.open(INDEX)
+    expect(clerk.page.get_by_role("link", name="Referrals", exact=True).first).to_be_visible()
+    assert clerk.page.get_by_role("link", name="Overview").count() == 0
+    with clerk.watch.expecting(403):
+        clerk.open(OVERVIEW)
+        expect(clerk.page.get_by_role("heading", name="This fire is not yours")).to_be_visible()
+    stranger = visit(season, look)
+    stranger.open(OVERVIEW)
+    expect(stranger.page.get_by_role("button", name="Log in")).to_be_visible()
+
+
+@pytest.mark.parametrize("look", [DESKTOP, PHONE], ids=str)
+def test_a_wrong_secret_is_told_first_and_mended_from_here(
+    deploy: Callable[..., Deployment], visit: Visit, look: Look
+) -> None:
+    portal, mmolove = deploy("a-secret-of-yesterday")
+    owner = visit(portal, look)
+    page = owner.page
+    with portal:
+        invite(visit, portal, "alice", "bob").train()
+        owner.log_in("owner")
+        owner.open(OVERVIEW)
+        owner.reload_until(page.get_by_text(re.compile("^Server “default”: Delivery has been paused")))
+        assert serious(page) == []
+        first = page.get_by_role("region", name="needs attention").get_by_role("listitem").first
+        expect(first).to_contain_text("The secret here is not the one it has for this server.")
+        expect(first).to_contain_text("Copy the current secret of server 'emberfall' from the MMOLove dashboard")
+        page.get_by_role("link", name="Show the server").click()
+        expect(page.get_by_role("heading", name="MMOLove servers")).to_be_visible()
+        page.get_by_role("link", name="Overview").click()
+        page.get_by_role("button", name="Send test event").click()
+        expect(page.get_by_text("failed", exact=True)).to_be_visible()
+    portal.environment["MMOLOVE_REFERRAL_SECRET"] = SECRET
+    with portal:
+        owner.open(OVERVIEW)
+        page.get_by_role("button", name="Send test event").click()
+        expect(page.get_by_text("MMOLove accepted the test event")).to_be_visible()
+        assert serious(page) == []
+        owner.open(OVERVIEW)
+        owner.reload_until(page.get_by_text("All is well. Everything has been delivered."))
+        expect(page.get_by_role("img", name="Rewarded: 1 of 1")).to_be_visible()
+        assert [referral.state for referral in mmolove.referrals] == ["qualified"]
+
+
+def test_a_portal_without_a_secret_says_which_setting_to_set(
+    deploy: Callable[..., Deployment], visit: Visit, look: Look
+) -> None:
+    portal, _mmolove = deploy("")
+    with portal:
+        owner = staff(visit, portal, "owner", look)
+        owner.open(OVERVIEW)
+        expect(owner.page.get_by_role("region", name="default")).to_contain_text("MMOLOVE_REFERRAL['SECRET'] must be")
+        assert serious(owner.page) == []
+        owner.page.get_by_role("button", name="Send test event").click()
+        expect(owner.page.locator(".messagelist")).to_contain_text("MMOLOVE_REFERRAL['SECRET'] must be")
+
+
+@pytest.mark.parametrize(
+    "at", ["", "outboundevent/", "outboundevent/?state__exact=rejected", "referral/", "reward/", "serverhealth/"]
+)
+@pytest.mark.parametrize("look", [DESKTOP, PHONE], ids=str)
+def test_axe_finds_nothing_serious(season: Portal, visit: Visit, look: Look, at: str) -> None:
+    owner = staff(visit, season, "owner", look)
+    owner.open(f"{INDEX}{at}")
+    assert serious(owner.page) == []
+
+
+@pytest.mark.parametrize("model", ["referral", "reward"])
+@pytest.mark.parametrize("look", [DESKTOP, PHONE], ids=str)
+def test_axe_finds_nothing_serious_on_a_rows_page(season: Portal, visit: Visit, look: Look, model: str) -> None:
+    owner = staff(visit, season, "owner", look)
+    owner.open_list(model)
+    owner.page.locator("#result_list tbody th a").first.click()
+    owner.page.wait_for_url("**/change/")
+    assert serious(owner.page) == []
