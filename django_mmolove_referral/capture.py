@@ -123,10 +123,11 @@ class Visit:
     Some libraries swap ``request.session`` during a sign-up, so the session is taken from the start.
     """
 
-    __slots__ = ("_record", "_request", "_session", "attached_to", "changed", "used_up")
+    __slots__ = ("_record", "_session", "attached_to", "changed", "request", "used_up")
 
     def __init__(self, request: HttpRequest) -> None:
-        self._request: HttpRequest | None = request
+        #: ``None`` once the response is made: whatever outlives it (a background task) sees no visitor any more.
+        self.request: HttpRequest | None = request
         self._session: MutableMapping[str, Any] | None = getattr(request, "session", None)
         #: Without sessions a token is good for the request that brings it (an API that creates accounts).
         self._record: Record | None = None
@@ -135,13 +136,9 @@ class Visit:
         self.changed = False
         self.used_up = False
 
-    def close(self) -> None:
-        """The response is made: whatever outlives it (a background task) sees no visitor any more."""
-        self._request = None
-
     def capture(self, token: str) -> bool:
         """Write ``token`` into the record; ``False`` if there was nothing to change."""
-        if self._request is None:
+        if self.request is None:
             return False
         try:
             server = self.server()
@@ -168,12 +165,12 @@ class Visit:
 
     def brings(self) -> Captured | None:
         """The token for an account created now, or ``None``: nobody's visit, a logged-in visitor, no token."""
-        if self._request is None:
+        if self.request is None:
             return None
         captured = self._captured()
         if captured is None:
             return None
-        user = getattr(self._request, "user", None)
+        user = getattr(self.request, "user", None)
         return None if user is not None and user.is_authenticated else captured
 
     def owes(self, user: Any) -> Captured | None:
@@ -181,7 +178,7 @@ class Visit:
 
         Either the record says so, or the account was made after the token came (a crash left no note).
         """
-        if self._request is None:
+        if self.request is None:
             return None
         captured = self._captured()
         if captured is None:
@@ -210,7 +207,7 @@ class Visit:
     def server(self) -> str:
         """The alias of the server that this visit belongs to. Raises what ``RESOLVE_SERVER`` does."""
         resolve = conf.resolve_server
-        alias = resolve(self._request) if resolve else None
+        alias = resolve(self.request) if resolve else None
         return conf.server(alias or next(iter(conf.servers))).alias
 
     def _load(self) -> Record:

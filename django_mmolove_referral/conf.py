@@ -85,6 +85,11 @@ class Settings(Options):
         return self._name("COOKIE_NAME", "mmref")
 
     @cached_property
+    def token_names(self) -> tuple[str, str]:
+        """Both in one, for those who ask on every request."""
+        return self.query_param, self.cookie_name
+
+    @cached_property
     def set_cookie(self) -> bool:
         return self._flag("SET_COOKIE", default=False)
 

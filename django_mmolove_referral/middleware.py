@@ -47,11 +47,11 @@ class ReferralMiddleware:
             if _mentions_token(request):
                 _capture(request, visit)
             response = self.get_response(request)
-            if visit.changed or visit.used_up:
+            if visit.changed:
                 _finish(request, response, visit)
             return response
         finally:
-            visit.close()
+            visit.request = None
             enter_visit(outer)
 
     async def _acall(self, request: HttpRequest) -> HttpResponseBase:
@@ -62,21 +62,20 @@ class ReferralMiddleware:
                 # Reading the session may read the database.
                 await sync_to_async(_capture)(request, visit)
             response: HttpResponseBase = await self.get_response(request)
-            if visit.changed or visit.used_up:
+            if visit.changed:
                 _finish(request, response, visit)
             return response
         finally:
-            visit.close()
+            visit.request = None
             enter_visit(outer)
 
 
 def _mentions_token(request: HttpRequest) -> bool:
     meta = request.META
     try:
-        return (
-            conf.query_param in meta.get("QUERY_STRING", "")  # parsing GET and COOKIES costs a hundred times as much
-            or conf.cookie_name in meta.get("HTTP_COOKIE", "")
-        )
+        parameter, cookie = conf.token_names
+        # Parsing GET and COOKIES costs a hundred times as much.
+        return parameter in meta.get("QUERY_STRING", "") or cookie in meta.get("HTTP_COOKIE", "")
     except ConfigError:
         return False  # the system checks name the key
 

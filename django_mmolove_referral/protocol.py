@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from functools import lru_cache
 from typing import Any, NoReturn
 
 DEFAULT_ENDPOINT = "https://mmolove.com/api/referral/events"
@@ -271,7 +272,10 @@ def _clean(parsed: dict[str, Any]) -> dict[str, str | int | float | bool | None]
 
 def printable(text: str, limit: int = _KEPT_LENGTH) -> str:
     """``text`` in one line without control characters or lone surrogates, at most ``limit`` long."""
-    safe = text[:limit].encode("utf-8", "replace").decode()
+    text = text[:limit]
+    if text.isprintable():
+        return text
+    safe = text.encode("utf-8", "replace").decode()
     return "".join(char if char.isprintable() else " " for char in safe)
 
 
@@ -291,6 +295,8 @@ def parse_retry_after(value: str, now: float) -> float | None:
     ``None`` for what is neither.
     """
     value = value.strip()
+    if not value:
+        return None
     if re.fullmatch(r"[0-9]+", value):
         seconds = float(value)  # of any length: inf at worst
     else:
@@ -301,6 +307,7 @@ def parse_retry_after(value: str, now: float) -> float | None:
     return min(max(seconds, RETRY_AFTER_MIN), RETRY_AFTER_MAX)
 
 
+@lru_cache(maxsize=64)  # a busy server sends the same one for a second
 def parse_date(value: str) -> float | None:
     """Unix seconds of an HTTP date, or ``None``."""
     try:

@@ -263,7 +263,7 @@ def test_a_visit_that_is_over_captures_brings_and_owes_nothing() -> None:
     visit, session = visitor()
     visit.capture("tok-1")
     kept = dict(session)
-    visit.close()
+    visit.request = None
     assert visit.capture("tok-2") is False
     assert visit.brings() is None
     assert visit.owes(AnonymousUser()) is None

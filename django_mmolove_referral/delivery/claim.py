@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 import uuid
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.db import connections, transaction
-from django.db.models import Case, F, Value, When
+from django.db.models import Case, F, Q, Value, When
 
 from .. import protocol
 from ..clock import DatabaseNow
-from ..conf import conf
+from ..conf import REQUESTS_PER_CLAIM, conf
 from ..models import OutboundEvent, Referral
 from ..protocol import Kind
 from .retry import retried
@@ -32,6 +34,8 @@ class Claimed:
     body: bytes = field(repr=False)
     token: str = field(repr=False)
     claim: uuid.UUID
+    #: Monotonic time after which sending it could outlast the lease.
+    begin_by: float
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ def claim(server: str, server_id: str, limit: int, *, using: str) -> list[Claime
     skip_locked = connections[using].features.has_select_for_update_skip_locked
     events = OutboundEvent.objects.using(using)
     due = events.filter(server=server, state=State.PENDING, due_at__lte=DatabaseNow())
-    mark = uuid.uuid4()
+    mark, begin_by = uuid.uuid4(), time.monotonic() + conf.lease - REQUESTS_PER_CLAIM * conf.deadline
     # Without SKIP LOCKED the UPDATE's own conditions decide between two workers, statement by statement; a
     # transaction would only make SQLite fail when it turns from reading to writing.
     around: AbstractContextManager[Any] = transaction.atomic(using=using) if skip_locked else nullcontext()
@@ -66,25 +70,31 @@ def claim(server: str, server_id: str, limit: int, *, using: str) -> list[Claime
             due_at=ahead(conf.lease),
             attempts=F("attempts") + 1,
         )
-        rows = events.filter(pk__in=pks, claim=mark).select_related("referral").order_by("pk")
-        return [_in_hand(event, server_id, using) for event in rows]
+        rows = events.filter(pk__in=pks, claim=mark).order_by("pk")
+        found = list(rows.values_list("pk", "referral_id", "kind", "body", "referral__token", "frozen"))
+        claimed = [
+            Claimed(pk, referral, server, Kind(kind), bytes(body), token, mark, begin_by)
+            for pk, referral, kind, body, token, _ in found
+        ]
+        frozen = {row[0] for row in found if row[5]}
+        return [one if one.pk in frozen else _follow(one, server_id, using) for one in claimed]
 
 
-def _in_hand(event: OutboundEvent, server_id: str, using: str) -> Claimed:
-    body = bytes(event.body)
-    if not event.frozen and protocol.server_id_of(body) != server_id:
-        # Nothing that could have counted went out under the old id, so the event follows the setting.
-        body = protocol.with_server_id(body, server_id)
-        OutboundEvent.objects.using(using).filter(pk=event.pk, claim=event.claim).update(body=body)
-    assert event.claim is not None  # noqa: S101  # it was selected by its claim
-    return Claimed(
-        pk=event.pk,
-        referral_id=event.referral_id,
-        server=event.server,
-        kind=Kind(event.kind),
-        body=body,
-        token=event.referral.token,
-        claim=event.claim,
+def _follow(event: Claimed, server_id: str, using: str) -> Claimed:
+    """Nothing that could have counted went out under another server id, so the event follows the setting."""
+    if protocol.server_id_of(event.body) == server_id:
+        return event
+    body = protocol.with_server_id(event.body, server_id)
+    OutboundEvent.objects.using(using).filter(pk=event.pk, claim=event.claim).update(body=body)
+    return replace(event, body=body)
+
+
+@retried
+def release(events: Sequence[Claimed], *, using: str) -> None:
+    """Give back what was claimed and not sent: due now, the attempt not counted."""
+    held = Q(pk__in=[event.pk for event in events], claim__in={event.claim for event in events})
+    OutboundEvent.objects.using(using).filter(held, state=State.PENDING).update(
+        claim=None, due_at=DatabaseNow(), attempts=F("attempts") - 1
     )
 
 

@@ -1,6 +1,7 @@
 """The engine: claim, send, settle, grant, until nothing is due. Everything else only wakes it.
 
-The database is used by the calling thread alone; the pool's threads do nothing but HTTP.
+The database is used by the calling thread alone; the pools' threads do nothing but HTTP. They find their next event
+claimed already, so that they need not wait for the database, nor the database for each of them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from queue import SimpleQueue
 
 from django.db import router, transaction
 
@@ -18,9 +20,9 @@ from ..conf import Server, conf
 from ..models import OutboundEvent, ServerHealth
 from ..protocol import Credentials
 from . import health, rewards
-from .claim import Claimed, Subject, claim, probe_subject
-from .lane import lane, transport
-from .pool import Pool
+from .claim import Claimed, Subject, claim, probe_subject, release
+from .lane import Lane, lane, transport
+from .pool import Pool, collect
 from .retry import retrying
 from .send import Probe, Probed, Ruling, Sent
 from .settle import settle
@@ -44,13 +46,10 @@ class Tally:
 
 @dataclass(frozen=True)
 class Done:
-    """A finished job of the pool; ``None`` if it broke off."""
+    """A finished job of a pool: a ``Claimed`` if it was not begun, ``None`` if it broke off."""
 
     server: str
-    result: Sent | Probed | None
-
-
-DrainPool = Pool[Done]
+    result: Sent | Probed | Claimed | None
 
 
 class Drain:
@@ -72,7 +71,7 @@ class Drain:
         self._concurrency = concurrency
         self._stop = stop or threading.Event()
         self._watch = watch or (lambda tally: None)
-        self._in_flight: Counter[str] = Counter()
+        self._until: float | None = None
 
     def run(self, seconds: float | None = None) -> Tally:
         """Work until nothing is due, ``stop`` is set or ``seconds`` are over. Returns the tally.
@@ -80,20 +79,24 @@ class Drain:
         Raises ``RuntimeError`` inside a transaction: HTTP would hold its locks.
         """
         retrying(self._refuse_a_transaction)
-        until = None if seconds is None else time.monotonic() + seconds
+        self._until = None if seconds is None else time.monotonic() + seconds
         swept: float | None = None
-        self._in_flight.clear()  # a run that broke off may have left some
-        pool: DrainPool = Pool(self._concurrency or conf.concurrency)
+        self._done: SimpleQueue[Done | BaseException] = SimpleQueue()
+        # Threads of its own for each server, so that a slow one holds up no other.
+        threads = self._concurrency or conf.concurrency
+        share = max(1, threads // max(1, len(conf.servers)))
+        self._pools = {alias: Pool(share, self._done) for alias in conf.servers}
+        self._transport = transport(max(threads, len(conf.servers)))
         try:
             while True:
-                going = not self._stop.is_set() and (until is None or time.monotonic() < until)
+                going = self._going
                 if going and (swept is None or time.monotonic() - swept > conf.sweep_interval):
                     swept = time.monotonic()
                     sweep(using=self.using)
-                if going:
-                    self._feed(pool)
-                if pool.in_flight:
-                    self._digest(pool, pool.results())
+                if going and not self._in_flight:
+                    self._feed()
+                if self._in_flight:
+                    self._digest(collect(self._done, self._busy))
                     granted = self._grant(GRANTING)
                 else:
                     granted = self._grant(None) if going else 0
@@ -101,7 +104,19 @@ class Drain:
                         return self.tally
                 self._watch(self.tally)
         finally:
-            pool.close()
+            for pool in self._pools.values():
+                pool.close()
+
+    @property
+    def _going(self) -> bool:
+        return not self._stop.is_set() and (self._until is None or time.monotonic() < self._until)
+
+    @property
+    def _in_flight(self) -> int:
+        return sum(pool.in_flight for pool in self._pools.values())
+
+    def _busy(self) -> bool:
+        return not any(pool.idle_soon for pool in self._pools.values() if pool.in_flight)
 
     def _refuse_a_transaction(self) -> None:
         with transaction.atomic(using=self.using, durable=True):
@@ -109,12 +124,14 @@ class Drain:
 
     # -- feeding
 
-    def _feed(self, pool: DrainPool) -> None:
-        share = max(1, pool.size // max(1, len(conf.servers)))
+    def _feed(self) -> None:
         for server in conf.servers.values():
-            own = lane(server.alias)
+            own, pool = lane(server.alias), self._pools[server.alias]
+            if own.halted and pool.in_flight:
+                continue  # what comes back says whether the server pauses
+            own.halted = False
             # The first request of a process finds out whether its clock is right, before a whole batch is refused.
-            room = min(pool.free, (share if own.channel.clock.compared else 1) - self._in_flight[server.alias])
+            room = pool.room if own.channel.clock.compared else 1 - pool.in_flight
             credentials = own.credentials(server) if room > 0 else None
             if credentials is None:
                 continue
@@ -122,30 +139,31 @@ class Drain:
                 events = self._claim(server, credentials, room)
                 subject = probe_subject(server.alias, using=self.using) if events else None
                 for event in events:
-                    self._submit(pool, credentials, event, subject)
+                    self._submit(credentials, event, subject)
             else:
-                self._probe_if_due(pool, server, credentials)
+                self._probe_if_due(server, credentials)
 
     def _claim(self, server: Server, credentials: Credentials, limit: int) -> list[Claimed]:
         return retrying(lambda: claim(server.alias, credentials.server_id, limit, using=self.using))
 
     def _submit(
-        self,
-        pool: DrainPool,
-        credentials: Credentials,
-        event: Claimed,
-        subject: Subject | None,
-        *,
-        canary: bool = False,
+        self, credentials: Credentials, event: Claimed, subject: Subject | None, *, canary: bool = False
     ) -> None:
-        connections, channel, remember = transport(pool.size), lane(event.server).channel, conf.probe_interval[0]
-        self._start(
-            pool,
-            event.server,
-            lambda: channel.carry(connections, credentials, event, subject, remember, canary=canary),
-        )
+        own, connections, remember = lane(event.server), self._transport, conf.probe_interval[0]
 
-    def _start(self, pool: DrainPool, server: str, work: Callable[[], Sent | Probed]) -> None:
+        def carry() -> Sent | Claimed:
+            if not canary and not self._may_begin(event, own):
+                return event
+            sent = own.channel.carry(connections, credentials, event, subject, remember, canary=canary)
+            own.hear(sent)
+            return sent
+
+        self._start(event.server, carry)
+
+    def _may_begin(self, event: Claimed, own: Lane) -> bool:
+        return self._going and not own.halted and time.monotonic() < event.begin_by
+
+    def _start(self, server: str, work: Callable[[], Sent | Probed | Claimed]) -> None:
         def job() -> Done:
             try:
                 return Done(server, work())
@@ -153,28 +171,32 @@ class Drain:
                 logger.exception("A request to server %r broke off; its event is sent after the lease.", server)
                 return Done(server, None)
 
-        self._in_flight[server] += 1
-        pool.submit(job)
+        self._pools[server].submit(job)
 
-    def _probe_if_due(self, pool: DrainPool, server: Server, credentials: Credentials) -> None:
+    def _probe_if_due(self, server: Server, credentials: Credentials) -> None:
         subject = probe_subject(server.alias, using=self.using)
         if subject is not None and health.take_probe(server.alias, using=self.using):
-            connections, channel = transport(pool.size), lane(server.alias).channel
-            self._start(pool, server.alias, lambda: channel.probe(connections, credentials, subject))
+            connections, channel = self._transport, lane(server.alias).channel
+            self._start(server.alias, lambda: channel.probe(connections, credentials, subject))
 
     # -- digesting
 
-    def _digest(self, pool: DrainPool, finished: Sequence[Done]) -> None:
-        self._in_flight.subtract(done.server for done in finished)
+    def _digest(self, finished: Sequence[Done]) -> None:
         sent: list[Sent] = []
         for server in dict.fromkeys(done.server for done in finished):
             results = [done.result for done in finished if done.server == server]
+            self._pools[server].in_flight -= len(results)
             sent += self._judge(server, [result for result in results if isinstance(result, Sent)])
             for result in results:
                 if isinstance(result, Probed):
-                    self._after_probe(pool, server, result)
+                    self._after_probe(server, result)
+        if self._going:
+            self._feed()  # before settling, so that the threads have something to do meanwhile
         if sent:
             settle(sent, using=self.using)
+        unsent = [done.result for done in finished if isinstance(done.result, Claimed)]
+        if unsent:
+            release(unsent, using=self.using)
         for result in sent:
             if result.canary and result.ruling is not Ruling.SERVER_FAULT:
                 health.reopen(result.event.server, using=self.using)
@@ -185,11 +207,6 @@ class Drain:
         if not sent:
             return []
         own = lane(server)
-        for result in sent:
-            if result.ruling in (Ruling.ACCEPTED, Ruling.REFUSED):
-                own.streak = 0
-            elif result.ruling is Ruling.FAULT:
-                own.streak += 1
         own.note(
             (attempt for result in sent for attempt in result.attempts),
             success=any(result.ruling is Ruling.ACCEPTED for result in sent),
@@ -212,7 +229,7 @@ class Drain:
             replace(result, ruling=Ruling.SERVER_FAULT) if result.ruling is Ruling.FAULT else result for result in sent
         ]
 
-    def _after_probe(self, pool: DrainPool, server: str, probed: Probed) -> None:
+    def _after_probe(self, server: str, probed: Probed) -> None:
         if probed.result is Probe.FAILED:
             wait = probed.attempt.answer.retry_after
             health.probe_failed(server, probed.reason, using=self.using, wait=wait)
@@ -224,7 +241,7 @@ class Drain:
             health.reopen(server, using=self.using)
         for event in canary:
             subject = probe_subject(server, using=self.using)
-            self._submit(pool, probed.credentials, event, subject, canary=True)
+            self._submit(probed.credentials, event, subject, canary=True)
 
     def _grant(self, seconds: float | None) -> int:
         granted = rewards.grant_due(using=self.using, seconds=seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterable
 
@@ -13,7 +14,7 @@ from ..conf import ConfigError, Server, conf
 from ..protocol import Credentials
 from ..transport import Transport
 from . import health
-from .send import Channel
+from .send import Channel, Ruling, Sent
 
 logger = logging.getLogger("mmolove_referral.delivery")
 
@@ -31,6 +32,9 @@ class Lane:
         self.channel = Channel(server)
         #: Consecutive faults seen by this process.
         self.streak = 0
+        #: Set by the first sign that the server should pause: what has been claimed and not begun goes back unsent.
+        self.halted = False
+        self._listening = threading.Lock()
         self._success_noted: float | None = None
         self._skew_noted = 0.0
         self._complaint = ""
@@ -46,6 +50,16 @@ class Lane:
             return None
         self._complaint = ""
         return credentials
+
+    def hear(self, sent: Sent) -> None:
+        """Of each event, in the thread that sent it, as the drain's own may be busy with the database."""
+        with self._listening:
+            if sent.ruling is Ruling.FAULT:
+                self.streak += 1
+            elif sent.ruling in (Ruling.ACCEPTED, Ruling.REFUSED):
+                self.streak = 0
+            if sent.ruling is Ruling.SERVER_FAULT or sent.last.answer.retry_after or self.streak >= conf.pause_after:
+                self.halted = True
 
     def note(self, attempts: Iterable[Attempt], *, success: bool, using: str) -> None:
         """Write down when MMOLove last accepted something, and how far its clock is off."""

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
 
+AHEAD = 2
+"""Jobs that a pool takes for each of its threads: one in hand and one to begin with at once."""
+LINGER = 0.05
+"""Seconds that results may wait for more while the threads have work: a batch costs hardly more than a single one."""
+
+Done = SimpleQueue["Result | BaseException"]
+
 
 class Pool(Generic[Result]):
-    """Runs jobs in up to ``size`` threads, started as they are needed, and hands their results back together."""
+    """Runs jobs in up to ``size`` threads, started as they are needed; the results go to ``done``."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, done: Done[Result]) -> None:
         self.size = size
         self._jobs: SimpleQueue[Callable[[], Result] | None] = SimpleQueue()
-        self._done: SimpleQueue[Result | BaseException] = SimpleQueue()
+        self._done = done
         self._threads: list[threading.Thread] = []
         self.in_flight = 0
 
     @property
-    def free(self) -> int:
-        return self.size - self.in_flight
+    def room(self) -> int:
+        """How many jobs more it takes."""
+        return self.size * AHEAD - self.in_flight
+
+    @property
+    def idle_soon(self) -> bool:
+        """Whether its threads are about to have nothing to do."""
+        return self._jobs.qsize() <= self.size // 2
 
     def submit(self, job: Callable[[], Result]) -> None:
         self.in_flight += 1
@@ -31,20 +45,6 @@ class Pool(Generic[Result]):
             self._threads.append(thread)
             thread.start()
         self._jobs.put(job)
-
-    def results(self) -> list[Result]:
-        """Wait for a result and return all that are there. What a job raised is raised here."""
-        found = [self._done.get()]
-        while True:
-            try:
-                found.append(self._done.get_nowait())
-            except Empty:
-                break
-        self.in_flight -= len(found)
-        for item in found:
-            if isinstance(item, BaseException):
-                raise item
-        return [item for item in found if not isinstance(item, BaseException)]
 
     def close(self) -> None:
         for _ in self._threads:
@@ -58,3 +58,22 @@ class Pool(Generic[Result]):
                 self._done.put(job())
             except BaseException as error:  # noqa: BLE001  # raised in the drain's own thread instead
                 self._done.put(error)
+
+
+def collect(done: Done[Result], lingering: Callable[[], bool]) -> list[Result]:
+    """Wait for a result and return all that are there, and those that come while ``lingering()``.
+
+    What a job raised is raised here.
+    """
+    found = [done.get()]
+    until = time.monotonic() + LINGER
+    while True:
+        try:
+            left = until - time.monotonic()
+            found.append(done.get(timeout=left) if left > 0 and lingering() else done.get_nowait())
+        except Empty:
+            break
+    for item in found:
+        if isinstance(item, BaseException):
+            raise item
+    return [item for item in found if not isinstance(item, BaseException)]

@@ -27,6 +27,7 @@ from ..protocol import Kind, Outcome, Verdict
 from . import order, schedule
 from .retry import retrying
 from .send import Ruling, Sent
+from .update import update
 
 logger = logging.getLogger("mmolove_referral.delivery")
 
@@ -61,6 +62,8 @@ class _Batch:
 
     def __init__(self, results: Sequence[Sent], using: str) -> None:
         self.results, self.using = results, using
+        # One moment for all: a value that all rows share costs nothing more than one row's.
+        self.now = timezone.now()
         self.events: dict[int, OutboundEvent] = {}
         self.referrals: dict[int, Referral] = {}
         self.attempts: list[DeliveryAttempt] = []
@@ -85,8 +88,8 @@ class _Batch:
         self.events.update((event.pk, event) for event in events)
 
     def _save(self) -> None:
-        OutboundEvent.objects.using(self.using).bulk_update(self.events.values(), _EVENT_FIELDS)
-        Referral.objects.using(self.using).bulk_update(self.referrals.values(), _REFERRAL_FIELDS)
+        update(OutboundEvent.objects.using(self.using), self.events.values(), _EVENT_FIELDS)
+        update(Referral.objects.using(self.using), self.referrals.values(), _REFERRAL_FIELDS)
         DeliveryAttempt.objects.using(self.using).bulk_create(self.attempts)
 
     def _record(self, event: OutboundEvent, result: Sent, *, late: bool) -> None:
@@ -107,6 +110,7 @@ class _Batch:
     def _apply(self, result: Sent, event: OutboundEvent, referral: Referral, events: order.Events) -> None:
         last = result.last
         event.claim = None
+        event.due_at = DatabaseNow()
         event.last_status = last.status
         event.last_error = masked(last.answer.error, result.event.token)[:500]
         event.attempted_at = _moment(last.started_at)
@@ -118,8 +122,7 @@ class _Batch:
         elif result.ruling is Ruling.REFUSED:
             self._end(event, State.REJECTED, signals.event_rejected)
         elif result.ruling is Ruling.SERVER_FAULT:
-            event.attempts = max(event.attempts - 1, 0)
-            event.due_at = DatabaseNow()  # due as soon as the server opens
+            event.attempts = max(event.attempts - 1, 0)  # and due as soon as the server opens
         else:
             wait = schedule.after_fault(event.attempts)
             if wait is None:
@@ -132,19 +135,19 @@ class _Batch:
         outcome = answer.outcome
         if outcome is Outcome.DUPLICATE and event.outcome == Outcome.IGNORED.value:
             outcome = Outcome.IGNORED  # this is what it hides
-        event.state, event.settled_at = State.ACCEPTED, timezone.now()
+        event.state, event.settled_at = State.ACCEPTED, self.now
         event.outcome = outcome.value if outcome else ""
         referral.referral_id = answer.referral_id[:255] or referral.referral_id
         if outcome is Outcome.IGNORED:
             self._conflict(event, referral, events)
         elif event.kind == Kind.REGISTERED.value and referral.registered_at is None:
-            referral.registered_at = timezone.now()
+            referral.registered_at = self.now
             if referral.state == Referral.State.CAPTURED:
                 referral.state = Referral.State.REGISTERED
             self._news(signals.referral_registered, referral=referral, event=event, response=event.response)
         elif event.kind == Kind.QUALIFIED.value and answer.pays and not referral.ended:
             referral.state = Referral.State.QUALIFIED
-            referral.qualified_at = referral.qualified_at or timezone.now()
+            referral.qualified_at = referral.qualified_at or self.now
             Reward.objects.using(self.using).get_or_create(referral=referral, defaults={"due_at": DatabaseNow()})
 
     def _override(self, result: Sent, event: OutboundEvent, referral: Referral, events: order.Events) -> None:
@@ -165,11 +168,11 @@ class _Batch:
             state=Reward.State.CANCELLED
         )
         if not referral.ended:
-            referral.state, referral.closed_at = Referral.State.CONFLICT, timezone.now()
+            referral.state, referral.closed_at = Referral.State.CONFLICT, self.now
             self._news(signals.referral_conflict, referral=referral, event=event, response=event.response)
 
     def _end(self, event: OutboundEvent, state: OutboundEvent.State, signal: Signal) -> None:
-        event.state, event.settled_at = state, timezone.now()
+        event.state, event.settled_at = state, self.now
         logger.warning("%s %s is %s: %s", event.kind, event.server_event_id, state.value, event.last_error)
         self._news(signal, event=event, attempt=self.attempts[-1])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 from types import FrameType
@@ -19,6 +20,10 @@ class Command(BaseCommand):
         "Deliver what is due to MMOLove and grant due rewards. --once (for cron) ends when nothing is due; --loop is "
         "a worker that goes on until SIGTERM or Ctrl-C, which let what is in flight be settled."
     )
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        gc.freeze()  # this process does nothing else: what Django has loaded need not be looked through again and again
+        super().run_from_argv(argv)
 
     def add_arguments(self, parser: CommandParser) -> None:
         mode = parser.add_mutually_exclusive_group(required=True)
