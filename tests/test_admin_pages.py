@@ -333,7 +333,7 @@ def test_what_is_not_there_is_said_not_to_be_there(name: str, key: str, owner: C
     for method in (owner.get, owner.post):
         response = method(url, follow=True)
         assert response.status_code == 200
-        assert "exist" in response.content.decode()
+        assert "It does not exist, or not any more." in response.content.decode()
 
 
 def test_the_lists_filters_are_kept_on_the_way(owner: Client) -> None:

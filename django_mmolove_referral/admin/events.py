@@ -201,7 +201,7 @@ class OutboundEventAdmin(Operable, LogAdmin[OutboundEvent]):
 
     @admin.action(permissions=["redeliver"], description=_("Redeliver"))
     def redeliver(self, request: HttpRequest, events: QuerySet[OutboundEvent]) -> None:
-        self.each(request, events, redeliver, gettext("%(count)d will be sent again."), "Redelivered.")
+        self.each(request, events, _redeliver_now, gettext("%(count)d will be sent again."), "Redelivered.")
 
     @admin.action(permissions=["cancel"], description=_("Cancel"))
     def cancel(self, request: HttpRequest, events: QuerySet[OutboundEvent]) -> None:

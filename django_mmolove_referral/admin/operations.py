@@ -14,6 +14,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import router, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import NoReverseMatch, URLPattern, path, reverse
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
 from ..conf import ConfigError
@@ -69,7 +70,8 @@ class Operable(Base):
             raise PermissionDenied
         row = self.get_object(request, unquote(object_id))
         if row is None:
-            return self.change_view(request, object_id)  # which says so
+            self.message_user(request, _("It does not exist, or not any more."), messages.WARNING)
+            return HttpResponseRedirect(reverse(f"{self.admin_site.name}:{self._url_name('changelist')}"))
         if request.method == "POST":
             self._operate(request, row, operation)
         elif operation.possible(row):
