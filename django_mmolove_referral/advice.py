@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlsplit
@@ -11,9 +12,11 @@ from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
 from .conf import ConfigError, Server, conf
+from .delivery.dry_run import DryRun
 from .delivery.send import CLOCKS_AGREE
 from .models import DeliveryAttempt, OutboundEvent, Referral, Reward, ServerHealth
 from .protocol import DEFAULT_ENDPOINT, Kind, parse_object
+from .sockets import Stage, stage_of
 
 
 @dataclass(frozen=True)
@@ -90,17 +93,7 @@ def of_answer(server: str, status: int, error: str, health: ServerHealth | None,
     if status == 200 and not error:
         return Advice(_("MMOLove accepted it."), _("Nothing is to be done."))
     if status == 0:
-        if "TLS" in error:
-            cure = _(
-                "Check who answers at %(host)s, this machine's clock and CA certificates, and "
-                "MMOLOVE_REFERRAL['VERIFY']."
-            )
-        else:
-            cure = _("Check that this machine reaches %(host)s (firewall, proxy, DNS).")
-        return Advice(
-            _("No complete answer came from MMOLove: %s.") % error.rstrip("."),
-            _join(cure % {"host": host}, _("It is tried again by itself.") if again else ""),
-        )
+        return _of_silence(where, host, error, again=again)
     if status == 401:
         return _of_bad_signature(where, server_id, error, health)
     if status == 404:
@@ -147,6 +140,43 @@ def of_answer(server: str, status: int, error: str, health: ServerHealth | None,
         _("The request was refused: %s.") % error,
         _("Check %(where)s['ENDPOINT'] = '%(endpoint)s', and whether a firewall or proxy refuses this machine.")
         % {"where": where, "endpoint": endpoint},
+    )
+
+
+def of_dry_run(result: DryRun, health: ServerHealth | None) -> Advice:
+    """What a test event has found out."""
+    clock = None if result.attempt.skew is None else of_clock(result.attempt.skew, socket.gethostname())
+    if result.passed and clock is not None:
+        return Advice(
+            _("MMOLove accepted the test event: address, server id and secret are right. %s") % clock.cause, clock.cure
+        )
+    if result.passed:
+        return Advice(
+            _("MMOLove accepted the test event: address, server id, secret and clock are right."),
+            _("Nothing is to be done. What waited for this server leaves now."),
+        )
+    if result.undecided:
+        return Advice(
+            _("MMOLove answered 404 to a token that it has never accepted, which decides nothing."),
+            _("Check the server id '%s' in the MMOLove dashboard; then follow a real share link and sign up once.")
+            % conf.server(result.server).server_id,
+        )
+    attempt = result.attempt
+    if attempt.skew is not None:
+        health = health or ServerHealth(server=result.server)
+        health.clock_skew, health.clock_host = attempt.skew, socket.gethostname()
+    return of_answer(result.server, attempt.status, attempt.answer.error, health)
+
+
+def of_clock(skew: float, host: str) -> Advice | None:
+    """Two clocks that do not agree; ``None`` if they do. ``skew``: seconds by which MMOLove's is ahead."""
+    if abs(skew) <= CLOCKS_AGREE:
+        return None
+    words = _("behind") if skew > 0 else _("ahead of")
+    return Advice(
+        _("The clock of %(host)s is %(seconds)d s %(words)s MMOLove's.")
+        % {"host": host, "seconds": abs(skew), "words": words},
+        _("Have that host's clock set by NTP."),
     )
 
 
@@ -245,6 +275,26 @@ def _of_pending(event: OutboundEvent, health: ServerHealth | None) -> Advice:
     )
 
 
+def _of_silence(where: str, host: str, error: str, *, again: bool) -> Advice:
+    cures = {
+        Stage.CERTIFICATE: _(
+            "Check this machine's clock and its CA certificates (a CA of your own: MMOLOVE_REFERRAL['VERIFY']), and "
+            "that nothing between here and %(host)s opens the encryption."
+        ),
+        Stage.TLS: _(
+            "Check that %(where)s['ENDPOINT'] is an address that speaks https, and that no firewall or proxy breaks "
+            "the connection to %(host)s off."
+        ),
+        Stage.AUTHORITIES: _("Set MMOLOVE_REFERRAL['VERIFY'] to True, or to a file of CA certificates that is there."),
+    }
+    otherwise = _("Check that this machine reaches %(host)s (firewall, proxy, DNS).")
+    stage = stage_of(error)
+    cure = (cures.get(stage, otherwise) if stage else otherwise) % {"host": host, "where": where}
+    if again and stage is not Stage.AUTHORITIES:
+        cure = _("%s It is tried again by itself.") % cure
+    return Advice(_("No complete answer came from MMOLove: %s.") % error.rstrip("."), cure)
+
+
 def _of_bad_signature(where: str, server_id: str, error: str, health: ServerHealth | None) -> Advice:
     skew = health.clock_skew if health is not None else 0.0
     if abs(skew) > CLOCKS_AGREE:
@@ -268,10 +318,6 @@ def _of_bad_signature(where: str, server_id: str, error: str, health: ServerHeal
         )
         % {"where": where, "id": server_id},
     )
-
-
-def _join(*sentences: str) -> str:
-    return " ".join(filter(None, sentences))
 
 
 def _place(alias: str) -> tuple[str, str, str]:

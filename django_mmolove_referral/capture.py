@@ -19,6 +19,7 @@ from typing import Any
 from django.http import HttpRequest
 
 from .conf import conf
+from .logs import over, trouble
 from .models import CODE_LENGTH, TOKEN_LENGTH
 
 logger = logging.getLogger("mmolove_referral.capture")
@@ -142,8 +143,9 @@ class Visit:
             return False
         try:
             server = self.server()
-        except Exception:
-            logger.exception("The server of a visit could not be told; it will be at the sign-up.")
+            over(logger, "visit", "The servers of visits can be told again.")
+        except Exception as error:  # noqa: BLE001  # RESOLVE_SERVER is the portal's
+            trouble(logger, "visit", error, "The server of a visit could not be told; it will be at the sign-up.")
             server = ""
         record = self._load()
         if not record.take(token, server, int(time.time())):

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from . import protocol
-from .protocol import DEFAULT_ENDPOINT, SIGNATURE_HEADER, Answer, Credentials, Kind, Secret, Verdict
+from .protocol import DEFAULT_ENDPOINT, SIGNATURE_HEADER, Answer, Blot, Credentials, Kind, Secret, Verdict
 from .transport import Transport
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Attempt:
     #: The HTTP status; 0 if no answer arrived whole.
     status: int
     answer: Answer
-    #: The answer's body as it arrived.
+    #: The answer's body as it arrived, but for the token.
     body: bytes
     #: Where a redirect pointed to. It was not followed.
     location: str
@@ -48,12 +48,14 @@ def exchange(
     *,
     test: bool = False,
     offset: float = 0.0,
+    blot: Blot | None = None,
 ) -> Attempt:
     """Sign ``body``, an event of ``kind`` made by :func:`protocol.encode`, now; post it; classify the answer.
 
     ``test`` says that ``body`` is a dry run. ``offset`` is added to this machine's clock for the signature, in
-    seconds. Whatever goes wrong on the way is an answer with the verdict ``FAULT``, never an exception; only an
-    endpoint that is no http or https address raises ``ValueError``.
+    seconds. ``blot`` takes the token out of the answer before anything is made of it: a peer may send back what it
+    got, and answers end up in logs and on pages. Whatever goes wrong on the way is an answer with the verdict
+    ``FAULT``, never an exception; only an endpoint that is no http or https address raises ``ValueError``.
     """
     signed_at = int(time.time() + offset)
     headers = {
@@ -62,6 +64,8 @@ def exchange(
         SIGNATURE_HEADER: protocol.sign(credentials.secret, body, signed_at, credentials.key_id),
     }
     reply = transport.post(credentials.endpoint, body, headers)
+    blot = blot or Blot()
+    answered = blot.body(reply.body)
     date = protocol.parse_date(reply.headers.get("Date", ""))
     location = ""
     if reply.error:
@@ -71,18 +75,18 @@ def exchange(
         answer = protocol.classify(
             kind,
             reply.status,
-            reply.body,
+            answered,
             content_type=reply.headers.get("Content-Type", ""),
             retry_after=protocol.parse_retry_after(reply.headers.get("Retry-After", ""), now),
             test=test,
         )
         if 300 <= reply.status < 400:
-            location = protocol.printable(reply.headers.get("Location", ""))
+            location = protocol.printable(blot.text(reply.headers.get("Location", "")))
         if location:
             told = f"HTTP {reply.status} redirects to {location}: set ENDPOINT to the final address"
             answer = replace(answer, error=told)
     skew = None if date is None else date - (reply.started_at + reply.duration / 2)
-    return Attempt(reply.started_at, reply.duration, signed_at, reply.status, answer, reply.body, location, skew)
+    return Attempt(reply.started_at, reply.duration, signed_at, reply.status, answer, answered, location, skew)
 
 
 @lru_cache

@@ -51,7 +51,8 @@ def attach_referral(user: Any, token: str, *, server: str = DEFAULT_SERVER, code
 def mark_registered(user: Any, *, server: str | None = None) -> OutboundEvent | None:
     """Write ``registered`` if that has not been done: the later step of ``AUTO_REGISTER = False``.
 
-    Returns the event, or ``None`` for an account without a referral or with one that has ended.
+    Returns the event, or ``None`` for an account without a referral, with one that has ended, or whose event was
+    pruned (as from all three verbs).
     """
     return _mark(user, server, Kind.REGISTERED)
 
@@ -165,6 +166,8 @@ def _mark(user: Any, server: str | None, kind: Kind) -> OutboundEvent | None:
         existing = events.get(kind.value)
         if existing is not None or referral.ended or not referral.token:  # without one: the account was just deleted
             return existing
+        if referral.given_up(kind.value):
+            return None
         if kind is Kind.REVERSED:
             _reverse(referral, events, using)
         free = order.may_leave(kind.value, referral, events)

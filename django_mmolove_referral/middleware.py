@@ -13,6 +13,7 @@ from django.utils.cache import patch_cache_control
 
 from .capture import Visit, current_visit, enter_visit, usable_token
 from .conf import ConfigError, conf
+from .logs import over, trouble
 
 logger = logging.getLogger("mmolove_referral.capture")
 
@@ -88,8 +89,10 @@ def _capture(request: HttpRequest, visit: Visit) -> None:
             token = None if cookie is None or visit.token else cookie
         if token is not None:
             visit.capture(token)
-    except Exception:
-        logger.exception("A referral token could not be captured; the visitor goes on without it.")
+            over(logger, "capture", "Referral tokens can be captured again.")
+    except Exception as error:  # noqa: BLE001  # whatever a session store does
+        text = "A referral token could not be captured; the visitor goes on without it."
+        trouble(logger, "capture", error, text)
 
 
 def _query_token(request: HttpRequest) -> str | None:
@@ -107,8 +110,8 @@ def _finish(request: HttpRequest, response: HttpResponseBase, visit: Visit) -> N
     try:
         patch_cache_control(response, private=True)
         if not conf.set_cookie:
-            return
-        if visit.used_up:
+            pass
+        elif visit.used_up:
             response.delete_cookie(conf.cookie_name, samesite="Lax")
         elif visit.token and visit.token != request.COOKIES.get(conf.cookie_name):
             response.set_cookie(
@@ -119,5 +122,8 @@ def _finish(request: HttpRequest, response: HttpResponseBase, visit: Visit) -> N
                 httponly=True,
                 samesite="Lax",
             )
-    except Exception:
-        logger.exception("The cookie of a referral token could not be written; the visitor goes on without it.")
+    except Exception as error:  # noqa: BLE001  # the page is made, and stays as it is
+        text = "The cookie of a referral token could not be written; the visitor goes on without it."
+        trouble(logger, "cookie", error, text)
+    else:
+        over(logger, "cookie", "The cookies of referral tokens can be written again.")

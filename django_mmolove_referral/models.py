@@ -73,6 +73,8 @@ class Referral(models.Model):
     registered_at = models.DateTimeField(_("registered at"), null=True, blank=True)
     qualified_at = models.DateTimeField(_("qualified at"), null=True, blank=True)
     closed_at = models.DateTimeField(_("conflict, reversed or expired at"), null=True, blank=True)
+    #: The kinds whose events were pruned, by a space between: nobody may write them a second time.
+    pruned = models.CharField(_("pruned events"), max_length=64, blank=True)
 
     objects = ReferralQuerySet.as_manager()
 
@@ -102,6 +104,11 @@ class Referral(models.Model):
     def ended(self) -> bool:
         """Whether nothing more will come of it."""
         return self.state in (self.State.CONFLICT, self.State.REVERSED, self.State.EXPIRED)
+
+    def given_up(self, kind: str) -> bool:
+        """Whether an event of ``kind`` was pruned, or can never leave as ``registered`` was, unaccepted."""
+        kinds = self.pruned.split()
+        return kind in kinds or (Kind.REGISTERED.value in kinds and self.registered_at is None)
 
 
 class OutboundEvent(models.Model):
@@ -274,3 +281,26 @@ class ServerHealth(models.Model):
 
     def __str__(self) -> str:
         return f"{self.server}: {self.state}"
+
+
+class Heartbeat(models.Model):
+    """When something of a kind last delivered, and where: one row per kind, for ``mmolove_doctor``."""
+
+    class Kind(models.TextChoices):
+        THREAD = "thread", _("a thread of a web process")
+        LOOP = "loop", _("mmolove_deliver --loop")
+        ONCE = "once", _("mmolove_deliver --once")
+        WORKER = "worker", _("a Celery worker")
+        BEAT = "beat", _("the sweep of Celery's beat")
+
+    kind = models.CharField(_("kind"), max_length=16, choices=Kind.choices, unique=True)
+    host = models.CharField(_("host"), max_length=255)
+    seen_at = models.DateTimeField(_("last seen at"))
+
+    class Meta:
+        verbose_name = _("sign of life")
+        verbose_name_plural = _("signs of life")
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.kind} on {self.host}"

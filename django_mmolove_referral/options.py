@@ -21,6 +21,10 @@ class ConfigError(ImproperlyConfigured):
     """A setting is missing or wrong; the message names the key and what to put there."""
 
 
+class MissingError(ConfigError):
+    """A setting that has to be there is not."""
+
+
 class Options:
     """The setting as it was written, secrets masked, and how its values are read."""
 

@@ -279,6 +279,31 @@ def printable(text: str, limit: int = _KEPT_LENGTH) -> str:
     return "".join(char if char.isprintable() else " " for char in safe)
 
 
+def masked(text: str, token: str) -> str:
+    """``text`` with the token blotted out."""
+    return text.replace(token, mask(token)) if token else text
+
+
+class Blot:
+    """Blots a token out of what a peer sent back, and shows it in no ``repr`` and traceback itself."""
+
+    __slots__ = ("_token",)
+
+    def __init__(self, token: str = "") -> None:
+        self._token = token
+
+    def text(self, text: str) -> str:
+        return masked(text, self._token)
+
+    def body(self, body: bytes) -> bytes:
+        return body.replace(self._token.encode(), mask(self._token).encode()) if self._token else body
+
+
+def mask(token: str) -> str:
+    """Enough of a token to recognise it by, too little to use it."""
+    return f"{token[:4]}…{token[-2:]}" if len(token) >= 16 else "…"
+
+
 def _describe(status: int, fields: dict[str, str | int | float | bool | None], body: bytes, *, html: bool) -> str:
     reason = fields.get("error")
     if isinstance(reason, str) and reason:

@@ -18,6 +18,7 @@ from django.db.models.signals import post_save, pre_delete
 
 from . import lifecycle
 from .capture import Captured, Visit, current_visit
+from .logs import over, trouble
 from .models import Referral
 
 logger = logging.getLogger("mmolove_referral.signup")
@@ -52,8 +53,10 @@ def on_account_saved(
         captured = visit.brings()
         if captured is not None:
             _attach(instance, visit, captured, using, new=True)
-    except Exception:
-        logger.exception("The token of a sign-up could not be read; the sign-up goes on.")
+    except Exception as error:  # noqa: BLE001  # whatever a session store does
+        trouble(logger, "sign-up", error, "The token of a sign-up could not be read; the sign-up goes on.")
+    else:
+        over(logger, "sign-up", "The tokens of sign-ups can be read again.")
 
 
 def on_logged_in(sender: type[Any], user: Any, **kwargs: Any) -> None:
@@ -65,8 +68,10 @@ def on_logged_in(sender: type[Any], user: Any, **kwargs: Any) -> None:
         captured = visit.owes(user)
         if captured is not None and visit.attached_to is None:
             _attach(user, visit, captured, router.db_for_write(Referral, instance=user), new=False)
-    except Exception:
-        logger.exception("The token of a login could not be read; the login goes on.")
+    except Exception as error:  # noqa: BLE001  # whatever a session store does
+        trouble(logger, "login", error, "The token of a login could not be read; the login goes on.")
+    else:
+        over(logger, "login", "The tokens of logins can be read again.")
 
 
 def on_account_deleted(sender: type[Any], instance: Any, using: str = DEFAULT_DB_ALIAS, **kwargs: Any) -> None:
@@ -74,7 +79,8 @@ def on_account_deleted(sender: type[Any], instance: Any, using: str = DEFAULT_DB
         with transaction.atomic(using=using):
             lifecycle.forget(instance, using=using)
     except Exception:
-        logger.exception("The referrals of a deleted account could not be closed; the deletion goes on.")
+        extra = {"account": instance.pk}
+        logger.exception("The referrals of a deleted account could not be closed; the deletion goes on.", extra=extra)
 
 
 def _gone_to_another(visit: Visit, captured: Captured, using: str) -> bool:
@@ -95,6 +101,8 @@ def _attach(user: Any, visit: Visit, captured: Captured, using: str, *, new: boo
             # Used up with the commit: after a rollback the token is as before.
             transaction.on_commit(partial(visit.use_up, captured.token), using=using, robust=True)
         visit.attached_to = referral.pk
-    except Exception:
-        logger.exception("A referral could not be attached; it will be at the account's next login.")
+        over(logger, "attach", "Referrals can be attached again.", server=server)
+    except Exception as error:  # noqa: BLE001  # a database that fails, a callable of the portal's
+        text = "A referral could not be attached; it will be at the account's next login."
+        trouble(logger, "attach", error, text, account=user.pk)
         visit.owe(user)

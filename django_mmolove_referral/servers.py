@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from django.conf import settings as django_settings
 
-from .options import SETTING, ConfigError, as_secret, unknown_keys
+from .options import SETTING, ConfigError, MissingError, as_secret, unknown_keys
 from .protocol import DEFAULT_ENDPOINT, KEY_ID, Credentials, Secret
 
 SERVER_KEYS = ("SERVER_ID", "SECRET", "KEY_ID", "ENDPOINT", "SHARE_URL")
@@ -90,7 +90,8 @@ class Server:
     def _error(self, key: str, what: str, *, missing: bool = False) -> ConfigError:
         in_environment = missing and self.setting == SETTING  # which names the default server only
         hint = f", or set the environment variable {ENVIRONMENT[key]}" if in_environment else ""
-        return ConfigError(f"{self.setting}[{key!r}] {what}{hint}.")
+        kind = MissingError if missing else ConfigError
+        return kind(f"{self.setting}[{key!r}] {what}{hint}.")
 
 
 def _split(url: object) -> SplitResult | None:

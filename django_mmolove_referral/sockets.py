@@ -13,6 +13,7 @@ import socket
 import ssl
 import threading
 import time
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -34,6 +35,21 @@ SLACK = 0.1
 """Seconds by which an operation may end before or after its exchange's deadline."""
 IDLE_LIMIT = 30.0
 """Seconds after which an idle connection is not used again: firewalls drop such ones without a word."""
+
+
+class Stage(str, Enum):
+    """How far an exchange came that nobody answered; each with the words that its error begins with."""
+
+    NAME = "could not resolve the name "
+    CONNECTION = "could not connect to "
+    TLS = "no TLS with "
+    CERTIFICATE = "TLS certificate of "
+    AUTHORITIES = "no CA certificates could be read from "
+
+
+def stage_of(error: str) -> Stage | None:
+    """Where an exchange with this error ended; ``None``: with the answer, or for want of one."""
+    return next((stage for stage in Stage if error.startswith(stage.value)), None)
 
 
 class Fault(Exception):
@@ -106,6 +122,9 @@ class _Timed(_Socket):
     used_at = 0.0
     """Monotonic time of the last bytes received."""
 
+    def settimeout(self, value: float | None) -> None:
+        """Nothing: urllib3 sets timeouts of its own, several in each exchange, and here the deadline rules."""
+
     def recv_into(self, *args: Any) -> int:
         received = self._within(super().recv_into, *args)
         self.used_at = time.monotonic()
@@ -131,7 +150,7 @@ class _Timed(_Socket):
         # Setting it is a system call and a chance for each other thread to take the interpreter: five of them in each
         # exchange took more time than everything else.
         if abs(left - (self.gettimeout() or 0.0)) > SLACK:
-            self.settimeout(left)
+            super().settimeout(left)
         try:
             return operation(*args)
         except TimeoutError:
@@ -154,9 +173,9 @@ class _TLSSocket(_Timed, ssl.SSLSocket):
         except BaseException as error:
             self.close()  # ssl does so for an OSError only
             if isinstance(error, ssl.SSLCertVerificationError):
-                raise Fault(f"TLS certificate of {host} not accepted: {reason(error)}") from None
+                raise Fault(f"{Stage.CERTIFICATE.value}{host} not accepted: {reason(error)}") from None
             if isinstance(error, OSError):
-                raise Fault(f"no TLS with {host}: {reason(error)}") from None
+                raise Fault(f"{Stage.TLS.value}{host}: {reason(error)}") from None
             raise
 
 
@@ -176,7 +195,7 @@ class _Timely(_Connection):
 
     def send(self, data: Any) -> None:
         if self._holding:
-            self._head += data
+            self._holding, self._head = False, data
             return
         head, self._head = self._head, b""
         super().send(head + data)
@@ -195,7 +214,7 @@ class _Timely(_Connection):
             addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             why = reason(error) if isinstance(error, OSError) else "no valid host name"
-            raise Fault(f"could not resolve the name {self.host}: {why}") from None
+            raise Fault(f"{Stage.NAME.value}{self.host}: {why}") from None
         why = "no address"
         for tried, (family, kind, proto, _, address) in enumerate(addresses):
             try:
@@ -206,14 +225,14 @@ class _Timely(_Connection):
                 why = "timed out"
             except OSError as error:
                 why = reason(error)
-        raise Fault(f"could not connect to {self.host}:{self.port}: {why}")
+        raise Fault(f"{Stage.CONNECTION.value}{self.host}:{self.port}: {why}")
 
     def _open(self, family: int, kind: int, proto: int, address: Any, timeout: float) -> socket.socket:
         sock = _PlainSocket(family, kind, proto)
         try:
             for option in self.socket_options or ():
                 sock.setsockopt(*option)
-            sock.settimeout(timeout)
+            socket.socket.settimeout(sock, timeout)
             sock.connect(address)
         except BaseException:
             sock.close()

@@ -22,7 +22,7 @@ from urllib3.exceptions import HTTPError, InvalidHeader
 from urllib3.util import parse_url
 
 from .protocol import printable
-from .sockets import POOLS, Exchange, Fault, current, reason, tls_context
+from .sockets import POOLS, Exchange, Fault, Stage, current, reason, tls_context
 
 if TYPE_CHECKING:
     import ssl
@@ -208,7 +208,7 @@ class Transport:
         try:
             return tls_context(path)
         except OSError as error:
-            raise Fault(f"no CA certificates could be read from {path}: {reason(error)}") from None
+            raise Fault(f"{Stage.AUTHORITIES.value}{path}: {reason(error)}") from None
 
 
 @dataclass(frozen=True)

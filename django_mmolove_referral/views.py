@@ -12,6 +12,7 @@ from django.views.decorators.http import require_safe
 
 from .capture import current_visit, usable_code
 from .conf import DEFAULT_SERVER, ConfigError, conf
+from .logs import over, trouble
 
 logger = logging.getLogger("mmolove_referral.join")
 
@@ -27,16 +28,32 @@ def join(request: HttpRequest, code: str, server: str = DEFAULT_SERVER) -> HttpR
     usable = usable_code(code)
     try:
         target = conf.server(server).share_url
+        over(logger, f"share link of {server}", "Share links lead on again.", server=server)
     except ConfigError as error:
-        logger.warning("A share link led nowhere: %s", error)  # the message says it all
         target = ""
+        _led_nowhere(server, error)
     visit = current_visit()
     if usable and visit is not None:
         try:
             visit.note_code(usable)
-        except Exception:
-            logger.exception("The code of a share link could not be noted; the visitor goes on without it.")
+            over(logger, "code", "The codes of share links can be noted again.")
+        except Exception as error:  # noqa: BLE001  # whatever a session store does
+            text = "The code of a share link could not be noted; the visitor goes on without it."
+            trouble(logger, "code", error, text)
     return HttpResponseRedirect(with_code(target, usable) if target else get_script_prefix())
+
+
+def _led_nowhere(server: str, error: ConfigError) -> None:
+    text = "A share link led nowhere: %s"  # the error says it all
+    try:
+        mistyped = server not in conf.servers
+    except ConfigError:
+        mistyped = False
+    if mistyped:  # by anybody, so it neither wakes nor fills anything
+        logger.info(text, error)
+    else:
+        topic = f"share link of {server}"
+        trouble(logger, topic, str(error), text, error, level=logging.WARNING, trace=False, server=server)
 
 
 def with_code(url: str, code: str | None) -> str:

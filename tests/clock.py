@@ -6,13 +6,16 @@ from datetime import timedelta
 
 from django.db.models import F
 
-from django_mmolove_referral.models import OutboundEvent, Referral, Reward, ServerHealth
+from django_mmolove_referral.models import Heartbeat, OutboundEvent, Referral, Reward, ServerHealth
 
 
 def let_pass(seconds: float) -> None:
     """As if everything that is stored had been written ``seconds`` earlier."""
     ago = timedelta(seconds=seconds)
-    OutboundEvent.objects.update(due_at=F("due_at") - ago, created_at=F("created_at") - ago)
+    OutboundEvent.objects.update(
+        due_at=F("due_at") - ago, created_at=F("created_at") - ago, settled_at=F("settled_at") - ago
+    )
     Referral.objects.update(created_at=F("created_at") - ago)
     Reward.objects.update(due_at=F("due_at") - ago)
     ServerHealth.objects.update(probe_at=F("probe_at") - ago)
+    Heartbeat.objects.update(seen_at=F("seen_at") - ago)

@@ -12,9 +12,9 @@ import pytest
 from django.conf import settings as django_settings
 from django.dispatch import Signal
 
-from django_mmolove_referral import capture, signals
+from django_mmolove_referral import capture, logs, signals
 from django_mmolove_referral.conf import SETTING, conf
-from django_mmolove_referral.delivery import lane
+from django_mmolove_referral.delivery import lane, life
 from django_mmolove_referral.delivery.drain import Drain, Tally
 from django_mmolove_referral.models import OutboundEvent, Referral, Reward, ServerHealth
 from django_mmolove_referral.sandbox.core import Sandbox
@@ -28,10 +28,12 @@ SERVER_ID, SECRET = "srv_test", "test-secret"
 
 @pytest.fixture(autouse=True)
 def fresh_process() -> Iterator[None]:
-    """What a process remembers of MMOLove between events must not pass from test to test."""
+    """What a process remembers between events must not pass from test to test."""
     conf.reload()
     yield
     lane.forget()
+    life.forget()
+    logs.forget()
     conf.reload()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -11,8 +12,11 @@ import pytest
 from django.utils import timezone as django_timezone
 
 from django_mmolove_referral import advice
+from django_mmolove_referral.client import Attempt
 from django_mmolove_referral.conf import conf
+from django_mmolove_referral.delivery.dry_run import DryRun
 from django_mmolove_referral.models import DeliveryAttempt, OutboundEvent, Referral, Reward, ServerHealth
+from django_mmolove_referral.protocol import Answer, Verdict
 
 NOTHING = "Nothing is to be done."
 BY_ITSELF = "Nothing is to be done: it is tried again by itself."
@@ -26,12 +30,36 @@ ANSWERS: list[tuple[int, str, str, str]] = [
     ),
     (
         0,
+        "could not resolve the name mmolove.com: name or service not known",
+        "No complete answer came from MMOLove: could not resolve the name mmolove.com: name or service not known.",
+        "Check that this machine reaches 127.0.0.1 (firewall, proxy, DNS). It is tried again by itself.",
+    ),
+    (
+        0,
         "TLS certificate of mmolove.com not accepted: certificate has expired",
         "No complete answer came from MMOLove: TLS certificate of mmolove.com not accepted: certificate has expired.",
         (
-            "Check who answers at 127.0.0.1, this machine's clock and CA certificates, and MMOLOVE_REFERRAL['VERIFY']. It "
-            "is tried again by itself."
+            "Check this machine's clock and its CA certificates (a CA of your own: MMOLOVE_REFERRAL['VERIFY']), and that "
+            "nothing between here and 127.0.0.1 opens the encryption. It is tried again by itself."
         ),
+    ),
+    (
+        0,
+        "no TLS with mmolove.com: wrong version number",
+        "No complete answer came from MMOLove: no TLS with mmolove.com: wrong version number.",
+        (
+            "Check that MMOLOVE_REFERRAL['ENDPOINT'] is an address that speaks https, and that no firewall or proxy "
+            "breaks the connection to 127.0.0.1 off. It is tried again by itself."
+        ),
+    ),
+    (
+        0,
+        "no CA certificates could be read from /etc/ca.pem: no such file or directory",
+        (
+            "No complete answer came from MMOLove: no CA certificates could be read from /etc/ca.pem: no such file or "
+            "directory."
+        ),
+        "Set MMOLOVE_REFERRAL['VERIFY'] to True, or to a file of CA certificates that is there.",
     ),
     (
         400,
@@ -149,6 +177,56 @@ def test_a_clock_that_is_off_is_named_with_its_host(skew: float, words: str) -> 
         f"The clock of web-1 is {words} MMOLove's, so its signatures are refused: HTTP 401: stale timestamp.",
         "Have that host's clock set by NTP.",
     )
+
+
+def test_a_clock_is_off_or_not() -> None:
+    assert advice.of_clock(60.0, "web-1") is None
+    assert advice.of_clock(-61.0, "web-1") == advice.Advice(
+        "The clock of web-1 is 61 s ahead of MMOLove's.", "Have that host's clock set by NTP."
+    )
+
+
+def dry_run_with(status: int, error: str = "", skew: float | None = 0.0, **found: bool) -> DryRun:
+    answer = Answer(Verdict.ACCEPTED if found.get("passed") else Verdict.SUSPECT, error=error)
+    attempt = Attempt(0.0, 0.1, 0, status, answer, b"", "", skew)
+    return DryRun("default", "", "", "", attempt, "", **{"passed": False, "undecided": False, **found})
+
+
+@pytest.mark.parametrize(
+    ("result", "cause", "cure"),
+    [
+        (
+            dry_run_with(200, passed=True),
+            "MMOLove accepted the test event: address, server id, secret and clock are right.",
+            "Nothing is to be done. What waited for this server leaves now.",
+        ),
+        (
+            dry_run_with(200, skew=412.0, passed=True),
+            (
+                "MMOLove accepted the test event: address, server id and secret are right. The clock of "
+                f"{socket.gethostname()} is 412 s behind MMOLove's."
+            ),
+            "Have that host's clock set by NTP.",
+        ),
+        (
+            dry_run_with(404, undecided=True),
+            "MMOLove answered 404 to a token that it has never accepted, which decides nothing.",
+            "Check the server id 'srv_test' in the MMOLove dashboard; then follow a real share link and sign up once.",
+        ),
+        (
+            dry_run_with(401, "HTTP 401: stale", skew=-700.0),
+            f"The clock of {socket.gethostname()} is 700 s ahead of MMOLove's, so its signatures are refused: HTTP 401: stale.",
+            "Have that host's clock set by NTP.",
+        ),
+        (
+            dry_run_with(503, "HTTP 503", skew=None),
+            "MMOLove, or a proxy before it, has a fault: HTTP 503.",
+            BY_ITSELF,
+        ),
+    ],
+)
+def test_a_test_event(result: DryRun, cause: str, cure: str) -> None:
+    assert advice.of_dry_run(result, None) == advice.Advice(cause, cure)
 
 
 def test_a_server_that_is_not_configured_any_more_is_named_by_its_place() -> None:

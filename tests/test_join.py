@@ -147,8 +147,10 @@ def test_wrong_settings_lead_to_the_front_page_and_into_the_log(
 
 @pytest.mark.usefixtures("cookie_sessions")
 def test_an_unknown_server_leads_to_the_front_page_and_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")  # no more: anybody can type it
     browser = Browser()
     assert browser.get("/join/atlantis/7/")["Location"] == "/"
+    assert [record.levelname for record in caplog.records] == ["INFO"]
     assert caplog.messages == [
         "A share link led nowhere: There is no server 'atlantis' in MMOLOVE_REFERRAL['SERVERS']; there is 'default'."
     ]
@@ -184,6 +186,7 @@ def test_a_code_that_can_be_none_is_dropped(code: str, caplog: pytest.LogCapture
 @pytest.mark.usefixtures("cookie_sessions")
 @pytest.mark.parametrize("path", ["%00", "a%0d%0aERROR%20forged", "a%1b[31m", "%ff", "a%E2%80%A8b"])
 def test_nothing_of_a_strange_link_reaches_the_log_unescaped(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     for url in (f"/join/{path}/7/", f"/join/{path}/"):
         assert Browser().get(url).status_code == 302
     assert len(caplog.messages) == 1

@@ -24,7 +24,7 @@ from .search import referrals
 
 def may_qualify(referral: Referral) -> bool:
     """Whether the milestone of this account can still be reported."""
-    if referral.user_id is None or referral.ended or not referral.token:
+    if referral.user_id is None or referral.ended or not referral.token or referral.given_up(Kind.QUALIFIED.value):
         return False
     return all(event.kind != Kind.QUALIFIED.value for event in referral.events.all())
 

@@ -16,6 +16,7 @@ from django.core import mail
 from django.core.signals import request_started
 
 from ..conf import ConfigError, conf
+from ..logs import over, trouble
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -24,6 +25,7 @@ logger = logging.getLogger("mmolove_referral.delivery")
 
 DELIVER_TASK = "mmolove_referral.deliver"
 SWEEP_TASK = "mmolove_referral.sweep"
+PRUNE_TASK = "mmolove_referral.prune"
 LAST_WAKE_UP = 1.0
 """Seconds that a process which ends leaves a wake-up to reach the broker."""
 
@@ -84,9 +86,11 @@ class ThreadDispatcher(Dispatcher):
     """Drains in this process."""
 
     def _work(self) -> _Work:
-        from .loop import Loop  # needs the models, which this module's importers may not have yet
+        # These need the models, which this module's importers may not have yet.
+        from ..models import Heartbeat
+        from .loop import Loop
 
-        return Loop()
+        return Loop(Heartbeat.Kind.THREAD)
 
 
 class CeleryDispatcher(Dispatcher):
@@ -106,7 +110,7 @@ class _Waker:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._signal = threading.Event()
-        self._due = self._stopped = self._broken = False
+        self._due = self._stopped = False
 
     def wake(self) -> None:
         self._due = True
@@ -128,13 +132,10 @@ class _Waker:
         try:
             self._app.send_task(DELIVER_TASK, ignore_result=True, retry=False)
         except Exception as error:  # noqa: BLE001  # whatever a transport of Celery's raises
-            if not self._broken:  # once per change, not once per sign-up
-                logger.error("The broker takes no wake-ups, so events wait for the sweep: %s", error)
-            self._broken = True
+            text = "The broker takes no wake-ups, so events wait for the sweep: %s"
+            trouble(logger, "broker", error, text, error, trace=False)
         else:
-            if self._broken:
-                logger.warning("The broker takes wake-ups again.")
-            self._broken = False
+            over(logger, "broker", "The broker takes wake-ups again.")
 
 
 def portal_app() -> Celery:
@@ -165,8 +166,10 @@ def wake() -> None:
             thread.wake()
         elif conf.dispatch == "celery":
             celery.wake()
-    except Exception:
-        logger.exception("Nobody could be woken to deliver; the next sweep does it.")
+    except Exception as error:  # noqa: BLE001  # a commit must not fail for it
+        trouble(logger, "wake", error, "Nobody could be woken to deliver; the next sweep does it: %s", error)
+    else:
+        over(logger, "wake", "Wake-ups work again.")
 
 
 def _on_request(**kwargs: object) -> None:

@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from django.db import router, transaction
 
 from ..conf import Server, conf
+from ..logs import trouble
 from ..models import OutboundEvent, ServerHealth
 from ..protocol import Credentials
 from . import health, rewards
@@ -167,8 +168,9 @@ class Drain:
         def job() -> Done:
             try:
                 return Done(server, work())
-            except Exception:
-                logger.exception("A request to server %r broke off; its event is sent after the lease.", server)
+            except Exception as error:  # noqa: BLE001  # a fault of ours must not end the pool
+                text = "A request to server %r broke off; its event is sent after the lease."
+                trouble(logger, f"request to {server}", error, text, server, server=server)
                 return Done(server, None)
 
         self._pools[server].submit(job)

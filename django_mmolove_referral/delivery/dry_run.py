@@ -11,7 +11,6 @@ from . import dispatch, health
 from .claim import Subject, probe_subject
 from .lane import lane, transport
 from .send import Probe
-from .settle import masked
 
 NO_TOKEN = "test-event"  # noqa: S105  # what stands where a token would, as long as there is none
 
@@ -33,25 +32,27 @@ class DryRun:
     undecided: bool
 
 
-def dry_run(server: str, *, using: str) -> DryRun:
-    """Send one, now, in this thread; a paused server that passes is probed and opened at once.
+def dry_run(server: str, *, using: str | None, wake: bool = True) -> DryRun:
+    """Send one, now, in this thread; a paused server that passes is probed and opened by the next drain.
 
-    Raises :class:`~django_mmolove_referral.conf.ConfigError` without usable credentials.
+    ``using`` is the database, ``None`` if there is none to ask for a token. ``wake`` has this process drain, if it is
+    one that does. Raises :class:`~django_mmolove_referral.conf.ConfigError` without usable credentials.
     """
     credentials = conf.server(server).credentials()
-    subject = probe_subject(server, using=using) or Subject(NO_TOKEN, proven=False)
+    subject = (using and probe_subject(server, using=using)) or Subject(NO_TOKEN, proven=False)
     probed = lane(server).channel.probe(transport(1), credentials, subject)
     attempt = probed.attempt
-    if probed.result is not Probe.FAILED:
+    if using and probed.result is not Probe.FAILED:
         health.probe_soon(server, using=using)
-        dispatch.wake()
+        if wake:
+            dispatch.wake()
     return DryRun(
         server=server,
         endpoint=credentials.endpoint,
         signature=protocol.sign(credentials.secret, probed.body, attempt.signed_at, credentials.key_id),
-        body=masked(probed.body.decode(), subject.token),
+        body=protocol.masked(probed.body.decode(), subject.token),
         attempt=attempt,
-        answer=masked(attempt.body.decode("utf-8", "replace"), subject.token)[:4096],
+        answer=attempt.body.decode("utf-8", "replace")[:4096],
         passed=probed.result is Probe.PASSED,
         undecided=probed.result is Probe.UNDECIDED,
     )

@@ -47,7 +47,8 @@ def pause(server: str, reason: str, *, using: str, wait: float | None = None) ->
         probe_interval=first,
     )
     if paused:
-        logger.warning("Delivery to MMOLove server %r pauses: %s", server, reason)
+        extra = {"server": server, "reason": reason}
+        logger.warning("Delivery to MMOLove server %r pauses: %s", server, reason, extra=extra)
         _announce(signals.server_paused, using, server=server, reason=reason)
     elif wait is not None:
         rows.filter(state=State.PAUSED, probe_at__lt=ahead(wait)).update(probe_at=ahead(wait))
@@ -81,6 +82,8 @@ def probe_failed(server: str, reason: str, *, using: str, wait: float | None = N
         probe_at=ahead(max(interval, wait or 0)),
         probe_interval=interval,
     )
+    extra = {"server": server, "reason": printable(reason)}
+    logger.info("Delivery to MMOLove server %r stays paused: %s", server, printable(reason), extra=extra)
 
 
 @retried
@@ -101,7 +104,7 @@ def reopen(server: str, *, using: str) -> None:
         OutboundEvent.objects.using(using).filter(
             server=server, state=OutboundEvent.State.PENDING, claim__isnull=True, due_at__gt=DatabaseNow()
         ).update(due_at=DatabaseNow())
-    logger.warning("Delivery to MMOLove server %r goes on.", server)
+    logger.info("Delivery to MMOLove server %r goes on.", server, extra={"server": server})
     _announce(signals.server_resumed, using, server=server)
 
 

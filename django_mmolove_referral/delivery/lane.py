@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from ..client import Attempt
 from ..conf import ConfigError, Server, conf
+from ..logs import over, trouble
 from ..protocol import Credentials
 from ..transport import Transport
 from . import health
@@ -36,19 +37,19 @@ class Lane:
         self.halted = False
         self._listening = threading.Lock()
         self._success_noted: float | None = None
-        self._skew_noted = 0.0
-        self._complaint = ""
+        self._skew_noted: float | None = None  # what the table says may be an earlier process's
 
     def credentials(self, server: Server) -> Credentials | None:
         """The credentials, read afresh; ``None``, said once, while the settings have none: the events stay."""
         try:
             credentials = server.credentials()
         except ConfigError as error:
-            if str(error) != self._complaint:
-                self._complaint = str(error)
-                logger.error("Nothing is delivered: %s", error)  # the message says it all
+            topic, text = f"credentials of {self.server}", "Nothing is delivered: %s"  # the error says it all
+            trouble(logger, topic, str(error), text, error, server=self.server)
             return None
-        self._complaint = ""
+        over(
+            logger, f"credentials of {self.server}", "Server %r has credentials again.", self.server, server=self.server
+        )
         return credentials
 
     def hear(self, sent: Sent) -> None:
@@ -68,7 +69,7 @@ class Lane:
             self._success_noted = now
             health.note_success(self.server, using=using)
         skews = [attempt.skew for attempt in attempts if attempt.skew is not None]
-        if skews and abs(skews[-1] - self._skew_noted) >= SKEW_STEP:
+        if skews and (self._skew_noted is None or abs(skews[-1] - self._skew_noted) >= SKEW_STEP):
             self._skew_noted = skews[-1]
             health.note_clock(self.server, skews[-1], socket.gethostname()[:255], using=using)
 

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from django.db import connections, router
 
 from ..conf import conf
-from ..models import OutboundEvent
+from ..logs import over, trouble
+from ..models import Heartbeat, OutboundEvent
 from .drain import Drain, Tally
+from .life import beat
 from .schedule import seconds_until_due
 
 logger = logging.getLogger("mmolove_referral.delivery")
@@ -19,13 +21,23 @@ SHORTEST_SLEEP = 0.05
 
 
 class Loop:
-    """``run`` drains until ``stop``; ``wake`` ends its sleep. Nothing due means no open database connection."""
+    """``run`` drains until ``stop``; ``wake`` ends its sleep. Nothing due means no open database connection.
 
-    def __init__(self, *, concurrency: int | None = None, watch: Callable[[Tally], None] | None = None) -> None:
+    ``kind`` is whose sign of life it gives; ``watch`` is called with the tally after each batch.
+    """
+
+    def __init__(
+        self,
+        kind: Heartbeat.Kind = Heartbeat.Kind.LOOP,
+        *,
+        concurrency: int | None = None,
+        watch: Callable[[Tally], None] | None = None,
+    ) -> None:
+        self._kind = kind
         self._stop = threading.Event()
         self._woken = threading.Event()
-        self._drain = Drain(concurrency=concurrency, stop=self._stop, watch=watch)
-        self._complaint = ""
+        self._watch = watch or (lambda tally: None)
+        self._drain = Drain(concurrency=concurrency, stop=self._stop, watch=self._after_batch)
 
     @property
     def tally(self) -> Tally:
@@ -49,20 +61,17 @@ class Loop:
         longest = conf.sweep_interval
         try:
             self._drain.run()
+            beat(self._kind, using=self._drain.using)
             due = seconds_until_due(router.db_for_read(OutboundEvent))
-            self._complain(None)
+            over(logger, "loop", "Delivery works again.")
             return longest if due is None else min(max(due, SHORTEST_SLEEP), longest)
-        except Exception as error:  # noqa: BLE001  # said by _complain, once
-            self._complain(error)
+        except Exception as error:  # noqa: BLE001  # whatever a database, or the settings, do
+            trouble(logger, "loop", error, "Delivery stopped and is tried again in a while: %s", error)
             return longest
         finally:
             # Of this thread: an idle portal must not hold a connection open, nor keep one that has died.
             connections.close_all()
 
-    def _complain(self, error: Exception | None) -> None:
-        complaint = "" if error is None else f"{type(error).__name__}: {error}"
-        if error is not None and complaint != self._complaint:
-            logger.error("Delivery stopped and is tried again in a while: %s", complaint, exc_info=error)
-        elif self._complaint and not complaint:
-            logger.warning("Delivery works again.")
-        self._complaint = complaint
+    def _after_batch(self, tally: Tally) -> None:
+        beat(self._kind, using=self._drain.using)  # a backlog may keep one drain busy for hours
+        self._watch(tally)

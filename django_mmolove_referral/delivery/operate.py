@@ -20,8 +20,8 @@ def redeliver(event: OutboundEvent, *, force: bool = False) -> bool:
     using = _database(event)
     with transaction.atomic(using=using):
         referral, events = order.lock_one(event.referral_id, using=using)
-        row = events[event.kind]
-        if not _may_redeliver(row, referral, force=force):
+        row = events.get(event.kind)  # which may have been pruned since it was read
+        if row is None or not _may_redeliver(row, referral, force=force):
             return False
         row.attempts, row.claim = 0, None
         order.make_due(row)
@@ -53,8 +53,8 @@ def cancel(event: OutboundEvent) -> bool:
     using = _database(event)
     with transaction.atomic(using=using):
         referral, events = order.lock_one(event.referral_id, using=using)
-        row = events[event.kind]
-        if not row.open or _in_hand(row, using):
+        row = events.get(event.kind)
+        if row is None or not row.open or _in_hand(row, using):
             return False
         order.cancel(row, Reason.OPERATOR)
         row.save(using=using)

@@ -11,6 +11,7 @@ from django.utils import timezone
 from .. import signals
 from ..clock import DatabaseNow
 from ..conf import conf
+from ..logs import over, trouble
 from ..models import OutboundEvent, Referral, Reward
 from ..protocol import Kind, printable
 from .retry import retried, retrying
@@ -44,6 +45,7 @@ def _grant(pk: int, referral_id: int, using: str) -> bool:
     rewards = Reward.objects.using(using).filter(pk=pk, state=Reward.State.DUE, due_at__lte=DatabaseNow())
     if not signals.referral_qualified.has_listeners(Referral):
         rewards.update(last_error=NO_RECEIVER, due_at=ahead(LOOK_AGAIN))
+        trouble(logger, "rewards", NO_RECEIVER, "Rewards are due. %s", NO_RECEIVER, level=logging.WARNING)
         return False
     with transaction.atomic(using=using):
         referral = Referral.objects.using(using).lock([referral_id])[referral_id]
@@ -52,6 +54,9 @@ def _grant(pk: int, referral_id: int, using: str) -> bool:
         event = OutboundEvent.objects.using(using).get(referral=referral, kind=Kind.QUALIFIED.value)
         _find_referrer(referral, event, using)
         signals.referral_qualified.send(sender=Referral, referral=referral, event=event, response=event.response)
+    extra = {"server": referral.server, "referral": referral_id}
+    over(logger, "rewards", "Rewards can be granted again.", **extra)
+    logger.info("The reward of referral %s was granted.", referral_id, extra=extra)
     return True
 
 
@@ -71,7 +76,8 @@ def _failed(pk: int, error: Exception, using: str) -> None:
         if reward is None:
             return
         if reward.attempts == 0:  # once; the row counts the rest
-            logger.error("A receiver of referral_qualified raised; the reward stays due.", exc_info=error)
+            text = "A receiver of referral_qualified raised; the reward stays due."
+            trouble(logger, "rewards", error, text, referral=reward.referral_id)
         Reward.objects.using(using).filter(pk=pk, state=Reward.State.DUE).update(
             attempts=reward.attempts + 1,
             last_error=printable(f"{type(error).__name__}: {error}"),

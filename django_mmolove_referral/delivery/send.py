@@ -12,7 +12,7 @@ from enum import Enum
 
 from .. import protocol
 from ..client import Attempt, exchange
-from ..protocol import Credentials, Kind, Verdict
+from ..protocol import Blot, Credentials, Kind, Verdict
 from ..transport import Transport
 from .claim import Claimed, Subject
 
@@ -115,12 +115,12 @@ class Channel:
         canary: bool = False,
     ) -> Sent:
         """Send ``event`` and come to a ruling. A failed dry run is believed for ``remember`` seconds."""
-        attempts = self._request(transport, credentials, event.kind, event.body)
+        attempts = self._request(transport, credentials, event.kind, event.body, Blot(event.token))
         ruling, reason = _ruling(attempts[-1]), ""
         if ruling is None:
             probed = self._ask(transport, credentials, subject or Subject(event.token, proven=False), remember)
             if probed.result is Probe.PASSED:
-                attempts += self._request(transport, credentials, event.kind, event.body)
+                attempts += self._request(transport, credentials, event.kind, event.body, Blot(event.token))
                 ruling = _ruling(attempts[-1]) or Ruling.REFUSED
             elif probed.result is Probe.FAILED:
                 ruling, reason = Ruling.SERVER_FAULT, probed.reason
@@ -140,7 +140,7 @@ class Channel:
             referee_identity="probe",
             test=True,
         )
-        attempt = self._request(transport, credentials, Kind.REGISTERED, body, test=True)[-1]
+        attempt = self._request(transport, credentials, Kind.REGISTERED, body, Blot(subject.token), test=True)[-1]
         if attempt.answer.verdict is Verdict.ACCEPTED:
             result = Probe.PASSED
         elif attempt.status == 404 and not subject.proven:
@@ -162,14 +162,14 @@ class Channel:
             return self.probe(transport, credentials, subject)
 
     def _request(
-        self, transport: Transport, credentials: Credentials, kind: Kind, body: bytes, *, test: bool = False
+        self, transport: Transport, credentials: Credentials, kind: Kind, body: bytes, blot: Blot, *, test: bool = False
     ) -> list[Attempt]:
         """One attempt; a second one at once if the first was refused and MMOLove's clock is another than ours."""
         set_to, offset = _clock_setting(), self.clock.offset
-        attempt = exchange(transport, credentials, kind, body, test=test, offset=offset)
+        attempt = exchange(transport, credentials, kind, body, test=test, offset=offset, blot=blot)
         skew, attempts = attempt.skew, [attempt]
         if skew is not None and attempt.status == 401 and abs(skew - offset) > CLOCKS_AGREE:
-            attempts.append(exchange(transport, credentials, kind, body, test=test, offset=skew))
+            attempts.append(exchange(transport, credentials, kind, body, test=test, offset=skew, blot=blot))
             if attempts[-1].status != 401:
                 self.clock.learn(skew, set_to)
         elif skew is not None and attempt.status != 401:

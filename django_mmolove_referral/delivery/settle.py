@@ -22,8 +22,11 @@ from django.utils import timezone
 from .. import signals
 from ..client import Attempt
 from ..clock import DatabaseNow
+from ..logs import over, trouble
 from ..models import DeliveryAttempt, OutboundEvent, Referral, Reward
 from ..protocol import Kind, Outcome, Verdict
+from ..protocol import mask as mask  # for the admin
+from ..protocol import masked as masked
 from . import order, schedule
 from .retry import retrying
 from .send import Ruling, Sent
@@ -49,9 +52,13 @@ def settle(results: Sequence[Sent], *, using: str) -> None:
     """
     try:
         retrying(lambda: _Batch(results, using).settle())
-    except Exception:
+        over(logger, "settle", "Events can be settled again.")
+    except Exception as error:  # noqa: BLE001  # a database that fails, a row that cannot be written
         if len(results) == 1:
-            logger.exception("Event %s could not be settled; it is sent again after its lease.", results[0].event.pk)
+            event, text = results[0].event, "Event %s could not be settled; it is sent again after its lease."
+            trouble(
+                logger, "settle", error, text, event.pk, server=event.server, kind=event.kind.value, event_id=event.pk
+            )
             return
         for result in results:
             settle([result], using=using)
@@ -67,13 +74,16 @@ class _Batch:
         self.events: dict[int, OutboundEvent] = {}
         self.referrals: dict[int, Referral] = {}
         self.attempts: list[DeliveryAttempt] = []
+        self.applied: list[tuple[OutboundEvent, Attempt]] = []
 
     def settle(self) -> None:
         with transaction.atomic(using=self.using):
             locked = order.lock({result.event.referral_id for result in self.results}, using=self.using)
             for result in self.results:
                 referral, events = locked[result.event.referral_id]
-                event = events[result.event.kind.value]
+                event = events.get(result.event.kind.value)
+                if event is None:  # pruned, while a worker that everybody took for dead had it in hand
+                    continue
                 late = event.claim != result.event.claim
                 self._record(event, result, late=late)
                 if late:
@@ -82,6 +92,8 @@ class _Batch:
                     self._apply(result, event, referral, events)
                 self._touch(referral, event, *order.promote(referral, events))
             self._save()
+        for event, last in self.applied:  # when it is true: a transaction may be tried again
+            _log(event, last)
 
     def _touch(self, referral: Referral, *events: OutboundEvent) -> None:
         self.referrals[referral.pk] = referral
@@ -109,6 +121,7 @@ class _Batch:
 
     def _apply(self, result: Sent, event: OutboundEvent, referral: Referral, events: order.Events) -> None:
         last = result.last
+        self.applied.append((event, last))
         event.claim = None
         event.due_at = DatabaseNow()
         event.last_status = last.status
@@ -173,7 +186,6 @@ class _Batch:
 
     def _end(self, event: OutboundEvent, state: OutboundEvent.State, signal: Signal) -> None:
         event.state, event.settled_at = state, self.now
-        logger.warning("%s %s is %s: %s", event.kind, event.server_event_id, state.value, event.last_error)
         self._news(signal, event=event, attempt=self.attempts[-1])
 
     def _news(self, signal: Signal, **news: Any) -> None:
@@ -181,14 +193,24 @@ class _Batch:
         transaction.on_commit(partial(signal.send_robust, sender=sender, **news), using=self.using, robust=True)
 
 
-def masked(text: str, token: str) -> str:
-    """``text`` with the token blotted out."""
-    return text.replace(token, mask(token)) if token else text
-
-
-def mask(token: str) -> str:
-    """Enough of a token to recognise it by, too little to use it."""
-    return f"{token[:4]}…{token[-2:]}" if len(token) >= 16 else "…"
+def _log(event: OutboundEvent, last: Attempt) -> None:
+    failed = event.state in (State.REJECTED, State.EXHAUSTED)
+    level = logging.WARNING if failed else logging.INFO if event.state == State.ACCEPTED else logging.DEBUG
+    if not logger.isEnabledFor(level):
+        return
+    extra = {
+        "server": event.server,
+        "event": event.server_event_id,
+        "event_id": event.pk,
+        "kind": event.kind,
+        "state": str(event.state),
+        "outcome": event.outcome,
+        "status": last.status,
+        "duration_ms": round(last.duration * 1000),
+        "attempts": event.attempts,
+    }
+    told = event.last_error or event.outcome
+    logger.log(level, "%s %s is %s: %s", event.kind, event.server_event_id, event.state, told, extra=extra)
 
 
 def _may_have_counted(attempt: Attempt) -> bool:

@@ -184,6 +184,7 @@ class Migration(migrations.Migration):
                     "closed_at",
                     models.DateTimeField(blank=True, null=True, verbose_name="conflict, reversed or expired at"),
                 ),
+                ("pruned", models.CharField(blank=True, max_length=64, verbose_name="pruned events")),
                 (
                     "referrer",
                     models.ForeignKey(
@@ -227,6 +228,34 @@ class Migration(migrations.Migration):
                 to="mmolove_referral.referral",
                 verbose_name="referral",
             ),
+        ),
+        migrations.CreateModel(
+            name="Heartbeat",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("thread", "a thread of a web process"),
+                            ("loop", "mmolove_deliver --loop"),
+                            ("once", "mmolove_deliver --once"),
+                            ("worker", "a Celery worker"),
+                            ("beat", "the sweep of Celery's beat"),
+                        ],
+                        max_length=16,
+                        unique=True,
+                        verbose_name="kind",
+                    ),
+                ),
+                ("host", models.CharField(max_length=255, verbose_name="host")),
+                ("seen_at", models.DateTimeField(verbose_name="last seen at")),
+            ],
+            options={
+                "verbose_name": "sign of life",
+                "verbose_name_plural": "signs of life",
+                "default_permissions": (),
+            },
         ),
         migrations.CreateModel(
             name="Reward",

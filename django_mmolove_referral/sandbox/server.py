@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .core import Sandbox
     from .response import Response
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mmolove_referral.sandbox")
 
 
 class SandboxServer:

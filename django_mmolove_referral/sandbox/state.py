@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mmolove_referral.sandbox")
 
 _VERSION = 1
 _KEPT_LENGTH = 500

@@ -119,6 +119,7 @@ def test_a_child_process_has_a_thread_of_its_own(bob: Any, thread: dispatch.Thre
 def test_the_loop_survives_a_database_that_comes_and_goes(
     bob: Any, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     configure(SWEEP_INTERVAL=0.01)
     run, calls = Drain.run, iter(range(5))
     done = threading.Event()
@@ -138,8 +139,11 @@ def test_the_loop_survives_a_database_that_comes_and_goes(
     loop.stop()
     runner.join(PATIENCE)
     assert OutboundEvent.objects.get().state == "accepted"
-    said = [record.getMessage() for record in caplog.records if "Delivery" in record.getMessage()]
-    assert len(said) == 2, "once when it stopped, once when it went on"
+    said = [(record.levelname, record.getMessage()) for record in caplog.records if "Delivery" in record.getMessage()]
+    assert said == [
+        ("ERROR", "Delivery stopped and is tried again in a while: the database is starting up"),
+        ("INFO", "Delivery works again."),
+    ]
 
 
 def test_draining_inside_a_transaction_is_refused(bob: Any) -> None:
@@ -347,6 +351,7 @@ def test_celery_is_inert_in_test_runs(configure: Callable[..., None]) -> None:
 def test_a_broker_that_is_gone_is_said_once_and_again_when_it_is_back(
     celery_app: Celery, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     asked = threading.Semaphore(0)
     answers = iter([ConnectionError("connection refused")] * 3 + [None])
 

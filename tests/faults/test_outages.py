@@ -82,7 +82,7 @@ def test_12_six_hours_away_with_a_backlog(witness: Witness, nursery: Nursery) ->
     result = audit(witness)
     assert result.repeated <= real - 1
     warnings = [line for line in nursery.said() if "MMOLove server" in line]
-    assert len(warnings) == 2, warnings
+    assert len(warnings) == 1, warnings  # that it goes on needs no person: INFO
     counted(
         "12",
         hours_away=round(passed / HOUR, 1),

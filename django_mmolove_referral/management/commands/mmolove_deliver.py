@@ -12,7 +12,9 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ...conf import ConfigError, conf
 from ...delivery.drain import Drain, Tally
+from ...delivery.life import beat
 from ...delivery.loop import Loop
+from ...models import Heartbeat
 
 
 class Command(BaseCommand):
@@ -56,8 +58,11 @@ class Command(BaseCommand):
 
     def _once(self, concurrency: int | None, seconds: float | None, watch: Any) -> Tally:
         stop = threading.Event()
+        drain = Drain(concurrency=concurrency, stop=stop, watch=watch)
         with _on_signal(stop.set):
-            return Drain(concurrency=concurrency, stop=stop, watch=watch).run(seconds)
+            tally = drain.run(seconds)
+        beat(Heartbeat.Kind.ONCE, using=drain.using)
+        return tally
 
     def _loop(self, concurrency: int | None, seconds: float | None, watch: Any) -> Tally:
         loop = Loop(concurrency=concurrency, watch=watch)
