@@ -126,7 +126,7 @@ def test_a_timeline_tells_every_step(owner: Client) -> None:
     [
         ({"state": "waiting"}, ("now", "waiting", "It waits for the event that has to be accepted before it.")),
         ({"claim": uuid4()}, ("now", "pending", "It is on its way.")),
-        ({"due_at": "2030-01-31T12:00Z"}, ("now", "pending", "Its next try is due: Jan. 31, 2030, noon.")),
+        ({"due_at": "2030-01-31T12:00Z"}, ("now", "pending", "Its next try is due: Jan. 31, 2030, noon")),
         ({"state": "rejected", "settled_at": "2030-01-31T12:00Z"}, ("2030-01-31 12:00:00", "rejected", "")),
         (
             {"state": "cancelled", "reason": "expired", "settled_at": "2030-01-31T12:00Z"},

@@ -57,7 +57,7 @@ def _end(event: OutboundEvent) -> Step:
         event.State.PENDING: _("It is on its way."),
     }.get(event.State(event.state), "")
     if event.state == event.State.PENDING and event.claim is None:
-        words = _("Its next try is due: %s.") % advice.when(event.due_at)
+        words = _("Its next try is due: %s") % advice.when(event.due_at)
     if event.state == event.State.CANCELLED:
         words = event.get_reason_display()
     if event.state == event.State.ACCEPTED:
