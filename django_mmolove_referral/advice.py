@@ -14,8 +14,8 @@ from django.utils.translation import gettext as _
 from .conf import ConfigError, Server, conf
 from .delivery.dry_run import DryRun
 from .delivery.send import CLOCKS_AGREE
-from .models import OutboundEvent, Reward, ServerHealth
-from .protocol import DEFAULT_ENDPOINT, Kind
+from .models import DeliveryAttempt, OutboundEvent, Referral, Reward, ServerHealth
+from .protocol import DEFAULT_ENDPOINT, Kind, parse_object
 from .sockets import Stage, stage_of
 
 
@@ -38,22 +38,62 @@ def of_event(event: OutboundEvent, health: ServerHealth | None) -> Advice:
         return _of_waiting(event)
     if state is event.State.PENDING:
         return _of_pending(event, health)
-    told = of_answer(event.server, event.last_status or 0, event.last_error, health)
+    told = of_answer(event.server, event.last_status or 0, event.last_error, health, again=False)
     if state is event.State.EXHAUSTED:
         cause = _("It was tried for the whole retry schedule, in vain. The last time: %s") % told.cause
     else:
         cause = told.cause
+    if not told.cure:
+        return Advice(cause, _("Redeliver this event once a test event passes."))
     return Advice(cause, _("%(cure)s Then redeliver this event.") % {"cure": told.cure})
 
 
-def of_answer(server: str, status: int, error: str, health: ServerHealth | None) -> Advice:
-    """What one answer means: ``status`` 0 for none, ``error`` as it was stored."""
+def of_attempt(event: OutboundEvent, attempt: DeliveryAttempt) -> str:
+    """What one attempt of ``event`` came to, in a sentence."""
+    if attempt.status == 200 and not attempt.error:
+        fields = parse_object(attempt.answer.encode()) or {}
+        outcome = "ignored" if fields.get("ignored") else "duplicate" if fields.get("duplicate") else ""
+        return _accepted_as(outcome, "")
+    return of_answer(event.server, attempt.status, attempt.error, None).cause
+
+
+def of_referral(referral: Referral) -> Advice:
+    """How far a referral got, and what it waits for."""
+    state = referral.State(referral.state)
+    if state is referral.State.CAPTURED:
+        return Advice(
+            _("The account came with a token; MMOLove has not accepted its “registered” yet."),
+            _("See the event “registered” below for why. There is none while AUTO_REGISTER is off."),
+        )
+    if state is referral.State.REGISTERED:
+        return Advice(
+            _("MMOLove knows the account. It has not been credited with the portal's milestone yet."),
+            _("The portal calls mark_qualified(user) at the milestone; then see the event “qualified” below."),
+        )
+    causes = {
+        referral.State.QUALIFIED: _(
+            "MMOLove has credited the referrer. The reward's own page says whether it was granted."
+        ),
+        referral.State.CONFLICT: _accepted_as("ignored", ""),
+        referral.State.REVERSED: _("The portal took the referral back (mark_reversed)."),
+        referral.State.EXPIRED: _("The token grew too old before MMOLove accepted anything (%s days).")
+        % f"{conf.token_max_age / 86400:g}",
+    }
+    return Advice(causes[state], _("Nothing is to be done."))
+
+
+def of_answer(server: str, status: int, error: str, health: ServerHealth | None, *, again: bool = True) -> Advice:
+    """What one answer means: ``status`` 0 for none, ``error`` as it was stored.
+
+    ``again``: whether it is tried again by itself. If not, the cure is empty where waiting is all there is to do.
+    """
     where, server_id, endpoint = _place(server)
     host = urlsplit(endpoint).hostname or endpoint
+    wait = _("Nothing is to be done: it is tried again by itself.") if again else ""
     if status == 200 and not error:
         return Advice(_("MMOLove accepted it."), _("Nothing is to be done."))
     if status == 0:
-        return _of_silence(where, host, error)
+        return _of_silence(where, host, error, again=again)
     if status == 401:
         return _of_bad_signature(where, server_id, error, health)
     if status == 404:
@@ -84,12 +124,9 @@ def of_answer(server: str, status: int, error: str, health: ServerHealth | None)
             % {"where": where, "default": DEFAULT_ENDPOINT},
         )
     if status in (408, 425, 429):
-        return Advice(_("MMOLove asks to wait: %s.") % error, _("Nothing is to be done: it is tried again by itself."))
+        return Advice(_("MMOLove asks to wait: %s.") % error, wait)
     if status >= 500:
-        return Advice(
-            _("MMOLove, or a proxy before it, has a fault: %s.") % error,
-            _("Nothing is to be done: it is tried again by itself."),
-        )
+        return Advice(_("MMOLove, or a proxy before it, has a fault: %s.") % error, wait)
     if 200 <= status < 300:
         return Advice(
             _("Something answered in MMOLove's place: %s.") % error,
@@ -171,10 +208,7 @@ def of_reward(reward: Reward) -> Advice:
     if reward.last_error:
         return Advice(
             _("It could not be granted: %s.") % reward.last_error.rstrip("."),
-            _(
-                "Mend the receiver of referral_qualified. It is tried again by itself (%s), or at once with “Retry "
-                "reward”."
-            )
+            _("Mend the receiver of referral_qualified. It is tried again by itself (%s), or at once with “Retry now”.")
             % when(reward.due_at),
         )
     return Advice(
@@ -184,13 +218,17 @@ def of_reward(reward: Reward) -> Advice:
 
 
 def _of_accepted(event: OutboundEvent) -> Advice:
+    return Advice(_accepted_as(event.outcome, event.response.get("state", "")), _("Nothing is to be done."))
+
+
+def _accepted_as(outcome: str, state: object) -> str:
     causes = {
         "duplicate": _("MMOLove had it already: an earlier answer was lost. It counts the same."),
         "ignored": _("Another referrer already holds this account at MMOLove (first touch). There is no reward."),
         "other_state": _("MMOLove accepted it, but the referral is in the state “%s” there. There is no reward.")
-        % event.response.get("state", ""),
+        % state,
     }
-    return Advice(causes.get(event.outcome, _("MMOLove accepted it.")), _("Nothing is to be done."))
+    return causes.get(outcome, _("MMOLove accepted it."))
 
 
 def _of_cancelled(event: OutboundEvent) -> Advice:
@@ -237,24 +275,24 @@ def _of_pending(event: OutboundEvent, health: ServerHealth | None) -> Advice:
     )
 
 
-def _of_silence(where: str, host: str, error: str) -> Advice:
+def _of_silence(where: str, host: str, error: str, *, again: bool) -> Advice:
     cures = {
         Stage.CERTIFICATE: _(
             "Check this machine's clock and its CA certificates (a CA of your own: MMOLOVE_REFERRAL['VERIFY']), and "
-            "that nothing between here and %(host)s opens the encryption. It is tried again by itself."
+            "that nothing between here and %(host)s opens the encryption."
         ),
         Stage.TLS: _(
             "Check that %(where)s['ENDPOINT'] is an address that speaks https, and that no firewall or proxy breaks "
-            "the connection to %(host)s off. It is tried again by itself."
+            "the connection to %(host)s off."
         ),
         Stage.AUTHORITIES: _("Set MMOLOVE_REFERRAL['VERIFY'] to True, or to a file of CA certificates that is there."),
     }
-    otherwise = _("Check that this machine reaches %(host)s (firewall, proxy, DNS). It is tried again by itself.")
+    otherwise = _("Check that this machine reaches %(host)s (firewall, proxy, DNS).")
     stage = stage_of(error)
-    cure = cures.get(stage, otherwise) if stage else otherwise
-    return Advice(
-        _("No complete answer came from MMOLove: %s.") % error.rstrip("."), cure % {"host": host, "where": where}
-    )
+    cure = (cures.get(stage, otherwise) if stage else otherwise) % {"host": host, "where": where}
+    if again and stage is not Stage.AUTHORITIES:
+        cure = _("%s It is tried again by itself.") % cure
+    return Advice(_("No complete answer came from MMOLove: %s.") % error.rstrip("."), cure)
 
 
 def _of_bad_signature(where: str, server_id: str, error: str, health: ServerHealth | None) -> Advice:
@@ -265,6 +303,11 @@ def _of_bad_signature(where: str, server_id: str, error: str, health: ServerHeal
             _("The clock of %(host)s is %(seconds)d s %(words)s MMOLove's, so its signatures are refused: %(error)s.")
             % {"host": health.clock_host if health else "", "seconds": abs(skew), "words": words, "error": error},
             _("Have that host's clock set by NTP."),
+        )
+    if "timestamp" in error.lower() or "stale" in error.lower():
+        return Advice(
+            _("MMOLove finds the signature too old or too new, so this host's clock and its own differ: %s.") % error,
+            _("Have the clock of every host that delivers set by NTP, and send a test event."),
         )
     return Advice(
         _("MMOLove refuses the signature: %s. The secret here is not the one it has for this server.") % error,

@@ -227,7 +227,7 @@ def _properties() -> list[str]:
 #: Every key of the setting.
 KEYS = frozenset(
     {*SERVER_KEYS, "SERVERS"}
-    | {name.upper() for name in _properties() if name not in ("_raw", "servers", "referrer_code_field")}
+    | {name.upper() for name in _properties() if name not in ("_raw", "servers", "referrer_code_field", "token_names")}
 )
 
 conf = Settings()

@@ -54,6 +54,7 @@ class Referral(models.Model):
         null=True,
         on_delete=models.SET_NULL,
         related_name="mmolove_referrals",
+        db_index=False,  # the constraint's index begins with it
     )
     server = models.CharField(_("server"), max_length=ALIAS_LENGTH)
     token = models.CharField(_("token"), max_length=TOKEN_LENGTH, blank=True)
@@ -82,13 +83,18 @@ class Referral(models.Model):
         verbose_name_plural = _("referrals")
         # The rows are a log: nobody adds, changes or deletes them by hand.
         default_permissions = ("view",)
-        permissions: ClassVar = [("view_token", "Can see whole referral tokens")]
+        permissions: ClassVar = [
+            ("view_token", "Can see whole referral tokens"),
+            ("mark_qualified", "Can mark referrals qualified"),
+        ]
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["user", "server"], name="mmolove_referral_once"),
         ]
         indexes: ClassVar = [
             models.Index(fields=["server", "registered_at"], name="mmolove_referral_registered"),
             models.Index(fields=["referral_id"], name="mmolove_referral_remote"),
+            # For the admin's filter: without it, the few that are in conflict are looked for among all.
+            models.Index(fields=["state", "id"], name="mmolove_referral_state"),
         ]
 
     def __str__(self) -> str:
@@ -137,10 +143,16 @@ class OutboundEvent(models.Model):
         ("other_state", _("accepted in another state")),
     ]
 
-    referral = models.ForeignKey(Referral, verbose_name=_("referral"), on_delete=models.CASCADE, related_name="events")
+    referral = models.ForeignKey(
+        Referral,
+        verbose_name=_("referral"),
+        on_delete=models.CASCADE,
+        related_name="events",
+        db_index=False,  # the constraint's index begins with it
+    )
     server = models.CharField(_("server"), max_length=ALIAS_LENGTH)
     kind = models.CharField(_("kind"), max_length=16, choices=KINDS)
-    server_event_id = models.CharField(_("idempotency key"), max_length=255, db_index=True)
+    server_event_id = models.CharField(_("idempotency key"), max_length=255)
     body = models.BinaryField(_("body"))
     frozen = models.BooleanField(_("body frozen"), default=False)
     state = models.CharField(_("state"), max_length=16, choices=State.choices, default=State.PENDING)
@@ -169,6 +181,12 @@ class OutboundEvent(models.Model):
         ]
         indexes: ClassVar = [
             models.Index(fields=["server", "state", "due_at", "id"], name="mmolove_event_due"),
+            # Not db_index, which on PostgreSQL makes a second one for LIKE: keys are looked for as a whole.
+            models.Index(fields=["server_event_id"], name="mmolove_event_key"),
+            # For the admin's filters (state, kind, status class, "needs attention") and its counts.
+            models.Index(fields=["state", "kind", "last_status", "id"], name="mmolove_event_state"),
+            # For the admin's filter by time.
+            models.Index(fields=["created_at"], name="mmolove_event_created"),
         ]
 
     def __str__(self) -> str:

@@ -15,7 +15,7 @@ from django_mmolove_referral import advice
 from django_mmolove_referral.client import Attempt
 from django_mmolove_referral.conf import conf
 from django_mmolove_referral.delivery.dry_run import DryRun
-from django_mmolove_referral.models import OutboundEvent, Referral, Reward, ServerHealth
+from django_mmolove_referral.models import DeliveryAttempt, OutboundEvent, Referral, Reward, ServerHealth
 from django_mmolove_referral.protocol import Answer, Verdict
 
 NOTHING = "Nothing is to be done."
@@ -81,6 +81,15 @@ ANSWERS: list[tuple[int, str, str, str]] = [
         ),
     ),
     (
+        401,
+        "HTTP 401: stale timestamp",
+        (
+            "MMOLove finds the signature too old or too new, so this host's clock and its own differ: HTTP 401: stale "
+            "timestamp."
+        ),
+        "Have the clock of every host that delivers set by NTP, and send a test event.",
+    ),
+    (
         404,
         "HTTP 404: unknown server",
         "MMOLove knows no such thing: HTTP 404: unknown server.",
@@ -108,6 +117,9 @@ ANSWERS: list[tuple[int, str, str, str]] = [
             "https://mmolove.com/api/referral/events."
         ),
     ),
+    (408, "HTTP 408", "MMOLove asks to wait: HTTP 408.", BY_ITSELF),
+    (425, "HTTP 425", "MMOLove asks to wait: HTTP 425.", BY_ITSELF),
+    (500, "HTTP 500: oops", "MMOLove, or a proxy before it, has a fault: HTTP 500: oops.", BY_ITSELF),
     (429, "HTTP 429: slow down", "MMOLove asks to wait: HTTP 429: slow down.", BY_ITSELF),
     (503, "HTTP 503", "MMOLove, or a proxy before it, has a fault: HTTP 503.", BY_ITSELF),
     (
@@ -117,6 +129,24 @@ ANSWERS: list[tuple[int, str, str, str]] = [
             "Something answered in MMOLove's place: HTTP 200, but an HTML page: a proxy or CDN seems to answer in "
             "MMOLove's place."
         ),
+        (
+            "Check that MMOLOVE_REFERRAL['ENDPOINT'] = 'http://127.0.0.1:9/api/referral/events' is MMOLove's, and what "
+            "stands between (a proxy, a captive portal)."
+        ),
+    ),
+    (
+        200,
+        "HTTP 200, but as a dry run: the event was not recorded",
+        "Something answered in MMOLove's place: HTTP 200, but as a dry run: the event was not recorded.",
+        (
+            "Check that MMOLOVE_REFERRAL['ENDPOINT'] = 'http://127.0.0.1:9/api/referral/events' is MMOLove's, and what "
+            "stands between (a proxy, a captive portal)."
+        ),
+    ),
+    (
+        204,
+        "HTTP 204",
+        "Something answered in MMOLove's place: HTTP 204.",
         (
             "Check that MMOLOVE_REFERRAL['ENDPOINT'] = 'http://127.0.0.1:9/api/referral/events' is MMOLove's, and what "
             "stands between (a proxy, a captive portal)."
@@ -251,7 +281,15 @@ STATES: list[tuple[OutboundEvent, str, str]] = [
             "It was tried for the whole retry schedule, in vain. The last time: MMOLove, or a proxy before it, has a "
             "fault: HTTP 503."
         ),
-        f"{BY_ITSELF} Then redeliver this event.",
+        "Redeliver this event once a test event passes.",
+    ),
+    (
+        event("exhausted", last_status=0, last_error="no answer from mmolove.com within 15 s"),
+        (
+            "It was tried for the whole retry schedule, in vain. The last time: No complete answer came from MMOLove: no "
+            "answer from mmolove.com within 15 s."
+        ),
+        "Check that this machine reaches 127.0.0.1 (firewall, proxy, DNS). Then redeliver this event.",
     ),
     (
         event("pending"),
@@ -353,7 +391,7 @@ def test_a_waiting_event_says_for_what(registered: str | None, kind: str, cause:
         (
             {"state": "due", "last_error": "RuntimeError: the bank is closed", "due_at": None},
             "It could not be granted: RuntimeError: the bank is closed.",
-            "Mend the receiver of referral_qualified. It is tried again by itself (-), or at once with “Retry reward”.",
+            "Mend the receiver of referral_qualified. It is tried again by itself (-), or at once with “Retry now”.",
         ),
         (
             {"state": "due"},
@@ -364,3 +402,72 @@ def test_a_waiting_event_says_for_what(registered: str | None, kind: str, cause:
 )
 def test_every_reward_names_cause_and_cure(values: dict[str, Any], cause: str, cure: str) -> None:
     assert advice.of_reward(Reward(**values)) == advice.Advice(cause, cure)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"status": 200, "answer": '{"ok": true, "state": "registered"}'}, "MMOLove accepted it."),
+        (
+            {"status": 200, "answer": '{"ok": true, "duplicate": true}'},
+            "MMOLove had it already: an earlier answer was lost. It counts the same.",
+        ),
+        (
+            {"status": 200, "answer": '{"ok": true, "ignored": "first_touch_conflict"}'},
+            "Another referrer already holds this account at MMOLove (first touch). There is no reward.",
+        ),
+        ({"status": 200, "answer": "{cut off"}, "MMOLove accepted it."),
+        ({"status": 503, "error": "HTTP 503"}, "MMOLove, or a proxy before it, has a fault: HTTP 503."),
+        (
+            {"status": 401, "error": "HTTP 401: bad_signature"},
+            (
+                "MMOLove refuses the signature: HTTP 401: bad_signature. The secret here is not the one it has for this "
+                "server."
+            ),
+        ),
+    ],
+)
+def test_every_attempt_says_what_it_came_to(values: dict[str, Any], words: str) -> None:
+    assert advice.of_attempt(event("pending"), DeliveryAttempt(**values)) == words
+
+
+@pytest.mark.parametrize(
+    ("state", "cause", "cure"),
+    [
+        (
+            "captured",
+            "The account came with a token; MMOLove has not accepted its “registered” yet.",
+            "See the event “registered” below for why. There is none while AUTO_REGISTER is off.",
+        ),
+        (
+            "registered",
+            "MMOLove knows the account. It has not been credited with the portal's milestone yet.",
+            "The portal calls mark_qualified(user) at the milestone; then see the event “qualified” below.",
+        ),
+        (
+            "qualified",
+            "MMOLove has credited the referrer. The reward's own page says whether it was granted.",
+            NOTHING,
+        ),
+        (
+            "conflict",
+            "Another referrer already holds this account at MMOLove (first touch). There is no reward.",
+            NOTHING,
+        ),
+        ("reversed", "The portal took the referral back (mark_reversed).", NOTHING),
+        ("expired", "The token grew too old before MMOLove accepted anything (90 days).", NOTHING),
+    ],
+)
+def test_every_referral_names_cause_and_cure(state: str, cause: str, cure: str) -> None:
+    assert advice.of_referral(Referral(state=state)) == advice.Advice(cause, cure)
+
+
+def test_every_state_has_words_of_its_own() -> None:
+    told = {row.state for row, _cause, _cure in STATES}
+    assert told == {state.value for state in OutboundEvent.State} - {"waiting"}  # which has a test of its own
+
+
+@pytest.mark.parametrize("reason", OutboundEvent.Reason)
+def test_every_reason_for_a_cancellation_is_named(reason: OutboundEvent.Reason) -> None:
+    cause = advice.of_event(event("cancelled", reason=reason.value), None).cause
+    assert cause == "A member of staff cancelled it." or cause == f"It was cancelled: {reason.label}."

@@ -374,7 +374,7 @@ for model, of in (
     (Reward, ours.RewardAdmin),
     (ServerHealth, ours.ServerHealthAdmin),
 ):
-    desk.register(model, of)  # type: ignore[misc]
+    desk.register(model, of)
 bare.register(ServerHealth, ours.ServerHealthAdmin)
 bare.register(OutboundEvent, ours.OutboundEventAdmin)
 

@@ -9,10 +9,11 @@ from .events import OutboundEventAdmin
 from .referrals import ReferralAdmin
 from .rewards import RewardAdmin
 from .servers import ServerHealthAdmin
+from .users import ReferralInline
 
 admin.site.register(Referral, ReferralAdmin)
 admin.site.register(OutboundEvent, OutboundEventAdmin)
 admin.site.register(Reward, RewardAdmin)
 admin.site.register(ServerHealth, ServerHealthAdmin)
 
-__all__ = ["OutboundEventAdmin", "ReferralAdmin", "RewardAdmin", "ServerHealthAdmin"]
+__all__ = ["OutboundEventAdmin", "ReferralAdmin", "ReferralInline", "RewardAdmin", "ServerHealthAdmin"]

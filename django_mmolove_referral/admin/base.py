@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.contrib import admin, messages
-from django.contrib.auth import get_user_model
-from django.db import models
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import PermissionDenied
+from django.db import models, router, transaction
 from django.db.models import QuerySet
-from django.http import HttpRequest
-from django.urls import NoReverseMatch, reverse
-from django.utils.html import format_html
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http.response import HttpResponseBase
+from django.urls import NoReverseMatch, URLPattern, path, reverse
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext, ngettext
 
 from ..advice import Advice
+from ..models import OutboundEvent
+from .export import Columns, exported
+from .filters import parameters
+from .paging import LogChangeList, LogPaginator
+from .search import referrals
+
+AT_ONCE = 1000
+"""Rows that one action treats at most, so that the page comes back."""
 
 Row = TypeVar("Row", bound=models.Model)
 
@@ -68,7 +79,12 @@ class LogAdmin(ReadOnly, ModelAdmin[Row]):
     """One table of the log."""
 
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # they count each filter's rows
     list_per_page = 50
+    ordering = ("-pk",)
+    sortable_by = ()
+    paginator = LogPaginator
+    export_columns: Columns = {}  # noqa: RUF012  # never changed
 
     class Media:
         css = {"all": ["mmolove_referral/admin.css"]}  # noqa: RUF012  # as Django declares it
@@ -79,18 +95,65 @@ class LogAdmin(ReadOnly, ModelAdmin[Row]):
     def may(self, request: HttpRequest, permission: str) -> bool:
         return request.user.has_perm(f"mmolove_referral.{permission}")
 
+    # -- the list
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return LogChangeList
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
+        """Only what the filters ask for. Django also allows every column: to scan by, and to guess tokens by."""
+        return lookup in parameters(self.list_filter)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Row], search_term: str
+    ) -> tuple[QuerySet[Row], bool]:
+        term = search_term.strip()
+        return (queryset.filter(self.matching(term, queryset.db)) if term else queryset), False
+
+    def matching(self, term: str, using: str) -> models.Q:
+        """What ``term`` finds: here the rows of the referrals that it finds."""
+        return models.Q(referral__in=referrals(term, using=using))
+
+    # -- the list as a file
+
+    def get_urls(self) -> list[URLPattern]:
+        export = path(
+            "export/",
+            self.admin_site.admin_view(self.export_view),
+            name=f"{self.opts.app_label}_{self.opts.model_name}_export",
+        )
+        return [*([export] if self.export_columns else ()), *super().get_urls()]
+
+    def export_view(self, request: HttpRequest) -> HttpResponseBase:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        try:
+            rows = self.get_changelist_instance(request).queryset
+        except IncorrectLookupParameters:
+            return HttpResponseRedirect(
+                reverse(f"{self.admin_site.name}:{self.opts.app_label}_{self.opts.model_name}_changelist")
+            )
+        return exported(request, rows, self.export_columns, str(self.opts.model_name))
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        return super().changelist_view(request, {"export": bool(self.export_columns), **(extra_context or {})})
+
+    # -- actions
+
     def each(
         self, request: HttpRequest, rows: QuerySet[Row], act: Callable[[Row], bool], done: str, logged: str
     ) -> None:
         """Do ``act`` to each row, enter it in the admin's log, and tell how many it was done to."""
-        changed = 0
-        for row in rows:
-            if act(row):
-                changed += 1
-                self.log_change(request, row, logged)
+        changed = left = 0
+        for row in rows[:AT_ONCE]:
+            with transaction.atomic(using=router.db_for_write(self.model)):
+                if act(row):
+                    changed += 1
+                    self.log_change(request, row, logged)
+                else:
+                    left += 1
         if changed:
             self.message_user(request, done % {"count": changed}, messages.SUCCESS)
-        left = len(rows) - changed
         if left:
             self.message_user(
                 request,
@@ -100,6 +163,13 @@ class LogAdmin(ReadOnly, ModelAdmin[Row]):
                     left,
                 )
                 % {"count": left},
+                messages.WARNING,
+            )
+        if changed + left == AT_ONCE:
+            self.message_user(
+                request,
+                gettext("These were the newest %(count)d, the most that is done at once. Repeat it for the others.")
+                % {"count": AT_ONCE},
                 messages.WARNING,
             )
 
@@ -127,9 +197,16 @@ def linked(obj: models.Model | None, text: object = None, unknown: str = "-", si
     return format_html('<a href="{}">{}</a>', url, text)
 
 
-def username_lookup(path: str) -> str:
-    """An exact search by the user model's own login field."""
-    return f"{path}__{get_user_model().USERNAME_FIELD}__exact"
+def linked_events(events: Iterable[OutboundEvent], site: str) -> SafeString | str:
+    """Links to events, each with its state."""
+    return (
+        format_html_join(
+            "",
+            '<div class="mmolove-event">{} {}</div>',
+            ((linked(event, event.kind, site=site), badge(event)) for event in events),
+        )
+        or "-"
+    )
 
 
 def unknown() -> str:

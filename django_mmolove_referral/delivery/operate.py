@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import DEFAULT_DB_ALIAS, transaction
+from django.utils import timezone
 
 from ..clock import DatabaseNow
 from ..models import OutboundEvent, Referral, Reward
@@ -31,6 +32,22 @@ def redeliver(event: OutboundEvent, *, force: bool = False) -> bool:
     return True
 
 
+def hurry(event: OutboundEvent) -> bool:
+    """Send a pending event now that would be tried again later. Returns whether it will be.
+
+    The attempt counts: its schedule goes on where it was.
+    """
+    using = _database(event)
+    # One statement: nothing else of the event changes, and the conditions keep off what a worker has in hand.
+    later = OutboundEvent.objects.using(using).filter(
+        pk=event.pk, state=State.PENDING, claim__isnull=True, due_at__gt=DatabaseNow()
+    )
+    if not later.update(due_at=DatabaseNow()):
+        return False
+    transaction.on_commit(dispatch.wake, using=using, robust=True)
+    return True
+
+
 def cancel(event: OutboundEvent) -> bool:
     """Take an open event that no worker has in hand out of delivery. Returns whether it was."""
     using = _database(event)
@@ -54,6 +71,18 @@ def retry_reward(reward: Reward) -> bool:
         return False
     transaction.on_commit(dispatch.wake, using=using, robust=True)
     return True
+
+
+def may_redeliver(event: OutboundEvent) -> bool:
+    """Whether :func:`redeliver` or :func:`hurry` would do something: for showing a button, not for deciding."""
+    if event.state == State.PENDING:
+        return event.claim is None and event.attempts > 0 and event.due_at > timezone.now()
+    return _may_redeliver(event, event.referral, force=False)
+
+
+def may_cancel(event: OutboundEvent) -> bool:
+    """The same for :func:`cancel`."""
+    return event.open and not _in_hand(event, _database(event))
 
 
 def _may_redeliver(row: OutboundEvent, referral: Referral, *, force: bool) -> bool:

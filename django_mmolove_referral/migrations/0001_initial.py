@@ -26,7 +26,7 @@ class Migration(migrations.Migration):
                         verbose_name="kind",
                     ),
                 ),
-                ("server_event_id", models.CharField(db_index=True, max_length=255, verbose_name="idempotency key")),
+                ("server_event_id", models.CharField(max_length=255, verbose_name="idempotency key")),
                 ("body", models.BinaryField(verbose_name="body")),
                 ("frozen", models.BooleanField(default=False, verbose_name="body frozen")),
                 (
@@ -199,6 +199,7 @@ class Migration(migrations.Migration):
                 (
                     "user",
                     models.ForeignKey(
+                        db_index=False,
                         null=True,
                         on_delete=django.db.models.deletion.SET_NULL,
                         related_name="mmolove_referrals",
@@ -210,7 +211,10 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "referral",
                 "verbose_name_plural": "referrals",
-                "permissions": [("view_token", "Can see whole referral tokens")],
+                "permissions": [
+                    ("view_token", "Can see whole referral tokens"),
+                    ("mark_qualified", "Can mark referrals qualified"),
+                ],
                 "default_permissions": ("view",),
             },
         ),
@@ -218,6 +222,7 @@ class Migration(migrations.Migration):
             model_name="outboundevent",
             name="referral",
             field=models.ForeignKey(
+                db_index=False,
                 on_delete=django.db.models.deletion.CASCADE,
                 related_name="events",
                 to="mmolove_referral.referral",
@@ -295,6 +300,10 @@ class Migration(migrations.Migration):
             model_name="referral",
             index=models.Index(fields=["referral_id"], name="mmolove_referral_remote"),
         ),
+        migrations.AddIndex(
+            model_name="referral",
+            index=models.Index(fields=["state", "id"], name="mmolove_referral_state"),
+        ),
         migrations.AddConstraint(
             model_name="referral",
             constraint=models.UniqueConstraint(fields=("user", "server"), name="mmolove_referral_once"),
@@ -302,6 +311,18 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="outboundevent",
             index=models.Index(fields=["server", "state", "due_at", "id"], name="mmolove_event_due"),
+        ),
+        migrations.AddIndex(
+            model_name="outboundevent",
+            index=models.Index(fields=["server_event_id"], name="mmolove_event_key"),
+        ),
+        migrations.AddIndex(
+            model_name="outboundevent",
+            index=models.Index(fields=["state", "kind", "last_status", "id"], name="mmolove_event_state"),
+        ),
+        migrations.AddIndex(
+            model_name="outboundevent",
+            index=models.Index(fields=["created_at"], name="mmolove_event_created"),
         ),
         migrations.AddConstraint(
             model_name="outboundevent",

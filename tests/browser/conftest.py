@@ -33,6 +33,8 @@ WANTED = {
     "behind-the-scenes-desktop-light",
     "behind-the-scenes-desktop-dark",
     "admin-event-desktop-light",
+    "admin-events-desktop-light",
+    "admin-user-desktop-light",
     "admin-overview-desktop-light",
     "admin-overview-phone-dark",
     "admin-servers-desktop-light",
