@@ -9,25 +9,27 @@ interrupted; the time it takes counts.)
 
 from __future__ import annotations
 
+import http.client
 import socket
 import ssl
 import threading
 import time
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssl_ import create_urllib3_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     _Socket = socket.socket
     _Connection = HTTPConnection
+    _Pool = HTTPConnectionPool
 else:  # the mixins below name what they are mixed into for the type checker only
-    _Socket = _Connection = object
+    _Socket = _Connection = _Pool = object
 
 _T = TypeVar("_T")
 
@@ -248,17 +250,55 @@ class _TLSConnection(_Timely, HTTPSConnection):
     pass
 
 
-class _PlainPool(HTTPConnectionPool):
+class Pool(_Pool):
+    """urllib3's pools keep the connections and set up proxies; the exchange itself is http.client's.
+
+    What urllib3 puts around it (retries, redirects, timeouts, responses of its own) is not wanted here, and takes
+    half of the CPU.
+    """
+
+    def post(self, target: str, body: bytes, headers: Mapping[str, str], limit: int) -> tuple[Mapping[str, str], bytes]:
+        """Post ``body``; the headers and the body of the answer, at most ``limit`` bytes of it and one more."""
+        if self.proxy is not None and self.scheme == "http":
+            headers = {**headers, **self.proxy_headers}
+        connection: Any = self._get_conn()
+        whole = False
+        try:
+            if connection.sock is None and self.proxy is not None:
+                self._prepare_proxy(connection)  # connects, if there is a tunnel to be made
+            if connection.sock is None:
+                connection.connect()
+            http.client.HTTPConnection.request(connection, "POST", target, body, headers)
+            response = http.client.HTTPConnection.getresponse(connection)
+            current.exchange.status = response.status
+            answer = _read(response, limit)
+            # After an answer without a body something may follow (the final answer after an interim one), which must
+            # not be taken for the answer to the next event.
+            whole = response.isclosed() and response.status >= 200 and response.status not in (204, 304)
+            return cast("Mapping[str, str]", response.headers), answer
+        finally:
+            if not whole:
+                connection.close()
+            self._put_conn(connection)
+
+
+def _read(response: http.client.HTTPResponse, limit: int) -> bytes:
+    if response.length is None and not response.chunked and "Content-Length" in response.headers:
+        raise http.client.HTTPException("Content-Length is no number")  # http.client would read to the end
+    body = b""
+    while len(body) <= limit and (chunk := response.read(limit + 1 - len(body))):
+        body += chunk
+    if response.length and len(body) <= limit:  # http.client takes what it gets for the whole
+        raise http.client.IncompleteRead(body, response.length)
+    return body
+
+
+class _PlainPool(Pool, HTTPConnectionPool):
     ConnectionCls = _PlainConnection
 
 
-class _TLSPool(HTTPSConnectionPool):
+class _TLSPool(Pool, HTTPSConnectionPool):
     ConnectionCls = _TLSConnection
-
-    def _validate_conn(self, conn: Any) -> None:
-        """Connect before the request, as urllib3 does, but without its warning each time nobody is checked."""
-        if conn.sock is None:
-            conn.connect()
 
 
 #: For ``pool_classes_by_scheme`` of urllib3's pool managers, with a TLS context made by :func:`tls_context`.

@@ -12,29 +12,25 @@ import threading
 import time
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
-from urllib3 import Retry, Timeout
 from urllib3.exceptions import HTTPError, InvalidHeader
 from urllib3.util import parse_url
 
 from .protocol import printable
-from .sockets import POOLS, Exchange, Fault, Stage, current, reason, tls_context
+from .sockets import POOLS, Exchange, Fault, Pool, Stage, current, reason, tls_context
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
 
-    from urllib3 import HTTPConnectionPool
-    from urllib3.response import BaseHTTPResponse
 
 _HEADROOM = 64 * 1024  # bytes read besides the body: headers, interim answers, framing
 #: What a peer can provoke in http.client and urllib3. Not every Exception: a task's time limit is one, too.
 _PROVOKED = (HTTPError, http.client.HTTPException, OSError, ValueError, LookupError)
-_NO_RETRIES = Retry(total=False, redirect=False)
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,6 @@ class Transport:
         self._connections = connections
         self._verify = verify
         self._trust_env = trust_env
-        self._timeout = Timeout(connect=deadline, read=deadline)
         self._reset()
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Reply:
@@ -142,41 +137,13 @@ class Transport:
     def _attempt(
         self, exchange: Exchange, route: _Route, body: bytes, headers: dict[str, str]
     ) -> tuple[Mapping[str, str], bytes]:
-        response = route.pool.urlopen(
-            "POST",
-            route.target,
-            body=body,
-            headers=headers,
-            retries=_NO_RETRIES,
-            redirect=False,
-            assert_same_host=False,  # the target is an absolute address where it goes through a proxy
-            timeout=self._timeout,
-            preload_content=False,
-            decode_content=False,
-            enforce_content_length=True,
-        )
-        exchange.status = response.status
-        try:
-            return response.headers, self._body(response, exchange.host)
-        finally:
-            # Keeps the connection if the answer was read to its end, closes it otherwise.
-            response.close()
-            response.release_conn()
-
-    def _body(self, response: BaseHTTPResponse, host: str) -> bytes:
-        if response.status < 200 or response.status in (204, 304):
-            # Nothing is to be read, but something may follow (the final answer after an interim one), which
-            # must not be taken for the answer to the next event.
-            return b""
-        body = b""
-        while chunk := response.read(self._limit + 1 - len(body), decode_content=False):
-            body += chunk
-            if len(body) > self._limit:
-                raise Fault(f"the answer of {host} is larger than {self._limit} bytes")
-        encoding = response.headers.get("Content-Encoding", "").strip().lower()
-        if not body or encoding in ("", "identity"):
-            return body
-        return _decode(body, encoding, self._limit, host)
+        answer_headers, answer = route.pool.post(route.target, body, headers, self._limit)
+        if len(answer) > self._limit:
+            raise Fault(f"the answer of {exchange.host} is larger than {self._limit} bytes")
+        encoding = answer_headers.get("Content-Encoding", "").strip().lower()
+        if answer and encoding not in ("", "identity"):
+            answer = _decode(answer, encoding, self._limit, exchange.host)
+        return answer_headers, answer
 
     def _route(self, url: str) -> _Route:
         if self._pid != os.getpid():
@@ -192,12 +159,13 @@ class Transport:
             self._adapter = _Adapter(self._tls_context(), self._connections)
         proxy = select_proxy(url, get_environ_proxies(url)) if self._trust_env else None
         if not proxy:
-            return _Route(self._adapter.poolmanager.connection_from_url(url), parse_url(url).request_uri)
+            pool = cast("Pool", self._adapter.poolmanager.connection_from_url(url))
+            return _Route(pool, parse_url(url).request_uri)
         if "://" not in proxy:
             proxy = f"http://{proxy}"
         if not proxy.lower().startswith("http"):
             raise Fault(f"only http and https proxies are supported, not {proxy.partition(':')[0]}")
-        pool = self._adapter.proxy_manager_for(proxy).connection_from_url(url)
+        pool = cast("Pool", self._adapter.proxy_manager_for(proxy).connection_from_url(url))
         return _Route(pool, url if pool.scheme == "http" else parse_url(url).request_uri)
 
     def _tls_context(self) -> ssl.SSLContext:
@@ -215,7 +183,7 @@ class Transport:
 class _Route:
     """The way to one address: the pool of connections, and what stands in the request line."""
 
-    pool: HTTPConnectionPool
+    pool: Pool
     target: str
 
 

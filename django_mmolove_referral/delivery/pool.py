@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
 
-AHEAD = 2
+AHEAD = 3
 """Jobs that a pool takes for each of its threads: one in hand and one to begin with at once."""
 LINGER = 0.05
 """Seconds that results may wait for more while the threads have work: a batch costs hardly more than a single one."""
