@@ -24,6 +24,8 @@ from typing import Any
 
 import django
 
+from tests.faults.servers import die_with_parent
+
 Order = Mapping[str, Any]
 
 
@@ -213,6 +215,7 @@ def _fork(order: Order) -> int:
         return pid
     status = 1
     try:
+        die_with_parent()
         os.setpgid(0, 0)
         with Path(os.devnull).open() as nothing, Path(order["log"]).open("a") as log:
             os.dup2(nothing.fileno(), 0)
