@@ -35,6 +35,7 @@ from .ledger import paid
 
 FULL = os.environ.get("FAULTS", "short") == "full"
 PATIENCE = 60.0 if not FULL else 600.0
+QUEUE = "faults"
 DEADLINE, LEASE, SWEEP = 1.0, 5.5, 0.5
 """Seconds: as short as the settings allow, so that what comes after a lease comes soon."""
 

@@ -151,7 +151,7 @@ def _celery_app(order: Order) -> Any:
 def celery(order: Order) -> None:
     """A Celery worker."""
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=warning"]
-    _celery_app(order).worker_main(["worker", "-P", "threads", "-c", "2", *quiet])
+    _celery_app(order).worker_main(["worker", "-P", "threads", "-c", str(order.get("threads", 2)), *quiet])
 
 
 def beat(order: Order) -> None:

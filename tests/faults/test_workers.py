@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from typing import Any
 
 import pytest
-from django.test import Client
 
 from django_mmolove_referral import mark_qualified
 from django_mmolove_referral.models import DeliveryAttempt, OutboundEvent, Referral, Reward
 from django_mmolove_referral.sandbox.faults import Fault
 from tests.clock import let_pass
-from tests.conftest import SERVER_ID
 
 from .harness import (
     LEASE,
-    PATIENCE,
     SWEEP,
     Nursery,
     Witness,
@@ -30,48 +26,13 @@ from .harness import (
     size,
     wait_until,
 )
+from .visitors import SignUps
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 SETTLE = "django_mmolove_referral.delivery.drain:settle"
 CARRY = "django_mmolove_referral.delivery.send:Channel.carry"
 IN_FLIGHT = 4
-
-
-class SignUps(threading.Thread):
-    """Visitors who sign up and reach the milestone at once, a few for every call of ``more``."""
-
-    def __init__(self, witness: Witness) -> None:
-        super().__init__(daemon=True)
-        self._witness, self._wanted, self._ended = witness, threading.Semaphore(0), False
-        self.done = 0
-        self.error: BaseException | None = None
-        self.start()
-
-    def more(self, number: int) -> None:
-        self._wanted.release(number)
-
-    def run(self) -> None:
-        from django.db import connections
-
-        try:
-            while self._wanted.acquire() and not self._ended:
-                visitor = Client()
-                visitor.get(f"/register/?mmref={self._witness.mint(SERVER_ID, 'alice')}")
-                visitor.post("/register/", {"name": f"visitor{self.done}", "login": "1"})
-                assert visitor.post("/milestone/").content in (b"waiting", b"pending")
-                self.done += 1
-        except BaseException as error:  # noqa: BLE001  # raised in the test's own thread
-            self.error = error
-        finally:
-            connections.close_all()
-
-    def end(self) -> None:
-        self._ended = True
-        self._wanted.release()
-        self.join(PATIENCE)
-        if self.error:
-            raise self.error
 
 
 @pytest.mark.parametrize("job", ["loop", "web"])
