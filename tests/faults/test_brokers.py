@@ -32,7 +32,7 @@ def test_3_ten_thousand_wake_ups_are_lost(
     populate(witness, number)
     for _ in range(wake_ups):
         app.send_task(dispatch.DELIVER_TASK, ignore_result=True)
-    lost = _empty(broker, app)
+    lost = empty(broker, app)
     assert lost == wake_ups
     start_celery()
     start_celery("beat")
@@ -41,7 +41,7 @@ def test_3_ten_thousand_wake_ups_are_lost(
     counted(f"3, {type(broker).__name__}", wake_ups_lost=lost, events=result.events, duplicates=result.repeated, lost=0)
 
 
-def _empty(broker: servers.Broker, app: Celery) -> int:
+def empty(broker: servers.Broker, app: Celery) -> int:
     """Forget all that is queued; returns how many messages that was."""
     channel: Any
     if isinstance(broker, servers.Redis):
