@@ -147,7 +147,7 @@ def test_all_dispatchers_at_once_with_kills_among_them(
         visitors.end()
     wait_until(rewards_done, "everything delivered and granted")
     for child in running.values():
-        child.stop()
+        child.stop(starting=True)
     result = audit(witness)
     assert result.repeated <= kills * IN_FLIGHT
     counted(f"together, {type(broker).__name__}", dispatchers="thread, loop, Celery with beat", kills=kills,

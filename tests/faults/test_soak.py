@@ -122,7 +122,7 @@ class Portal:
         self.done[f"{name} killed"] += 1
 
     def _stop(self, name: str) -> None:
-        self._running[name].stop()
+        self._running[name].stop(starting=True)
         self._running[name] = self._starts[name]()
         self.done[f"{name} restarted"] += 1
 
@@ -146,7 +146,7 @@ class Portal:
 
     def close(self) -> None:
         for child in self._running.values():
-            child.stop()
+            child.stop(starting=True)
 
 
 @pytest.mark.parametrize("broker", [servers.Redis], indirect=True)
@@ -192,7 +192,7 @@ def test_23_a_soak(
         met_a_fault=dice.hits,
         **{name.replace(" ", "_"): times for name, times in sorted(portal.done.items())},
         visitors_came_again=visitors.came_again,
-        duplicates=result.repeated,
+        requests_repeated=result.repeated,
         rewards=result.rewards,
         lost=0,
         log_lines=sum(said.values()),
