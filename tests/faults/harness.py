@@ -38,6 +38,8 @@ PATIENCE = 60.0 if not FULL else 600.0
 QUEUE = "faults"
 DEADLINE, LEASE, SWEEP = 1.0, 5.5, 0.5
 """Seconds: as short as the settings allow, so that what comes after a lease comes soon."""
+A_BUSY_MACHINE = 3.0
+"""Seconds for the requests themselves, and for a process to get its turn, where several run on two cores."""
 
 
 def size(short: int, full: int) -> int:

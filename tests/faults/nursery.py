@@ -16,6 +16,7 @@ import pkgutil
 import signal
 import struct
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -59,7 +60,8 @@ def hook(at: str, act: str, call: int = 1, after: bool = False) -> None:
 
 
 def _send_myself(number: signal.Signals) -> Callable[[], None]:
-    return lambda: os.kill(os.getpid(), number)
+    # To the thread, as to the process it may reach another thread first, and this one goes on for a moment.
+    return lambda: signal.pthread_kill(threading.get_ident(), number)
 
 
 def _raise() -> None:
