@@ -14,7 +14,7 @@ from tests.conftest import SECRET, SERVER_ID
 from tests.services.app import make
 
 from . import servers
-from .harness import COUNTED, DEADLINE, LEASE, QUEUE, SWEEP, Child, Nursery, Witness
+from .harness import COUNTED, DEADLINE, FULL, LEASE, QUEUE, SWEEP, Child, Nursery, Witness
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def nursery(transactional_db: None, mmolove: SandboxServer, tmp_path: Path) -> I
     nursery.close()
 
 
-@pytest.fixture(params=[servers.Redis, servers.RabbitMQ], ids=["redis", "rabbitmq"])
+@pytest.fixture(params=[servers.Redis, *([servers.RabbitMQ] if FULL else [])])
 def broker(request: pytest.FixtureRequest) -> Iterator[servers.Broker]:
     broker = request.param()
     broker.start()

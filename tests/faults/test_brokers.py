@@ -25,6 +25,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 _numbers = count(1)
 
 
+@pytest.mark.parametrize("broker", [servers.Redis, servers.RabbitMQ], indirect=True)
 def test_3_ten_thousand_wake_ups_are_lost(
     broker: servers.Broker, app: Celery, witness: Witness, start_celery: Callable[..., Child]
 ) -> None:

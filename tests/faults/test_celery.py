@@ -21,7 +21,6 @@ from tests.services.test_celery import dispatching
 from . import servers
 from .harness import (
     A_BUSY_MACHINE,
-    FULL,
     LEASE,
     Child,
     Nursery,
@@ -37,10 +36,7 @@ from .harness import (
 from .test_workers import CARRY, IN_FLIGHT, SETTLE
 from .visitors import SignUps
 
-pytestmark = [
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.parametrize("broker", [servers.Redis, *([servers.RabbitMQ] if FULL else [])], indirect=True),
-]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 BEAT = 1.0
 ALONE: dict[str, Any] = {"threads": 1, "settings": {"DISPATCH": "celery", "CONCURRENCY": IN_FLIGHT}}
@@ -57,7 +53,7 @@ def test_5_a_celery_worker_killed_between_the_answer_and_the_settling_loses_noth
     configure: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    kills = size(3, 30)
+    kills = size(2, 30)
     start_celery("beat")
     visitors = SignUps(witness)
     with dispatching(app, configure, monkeypatch):
@@ -127,7 +123,7 @@ def test_all_dispatchers_at_once_with_kills_among_them(
     configure: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    kills = size(6, 90)
+    kills = size(3, 90)
     thread = {"DISPATCH": "thread", "CONCURRENCY": IN_FLIGHT}
     starts: dict[str, Callable[[], Child]] = {
         "web": lambda: nursery.start("web", settings=thread),

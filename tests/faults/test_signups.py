@@ -67,7 +67,7 @@ def test_1_a_sign_up_killed_anywhere_leaves_both_or_is_healed(atomic: bool, witn
         assert measured.written == (1, 1)
         lengths[login] = int(nursery.said()[-1])
 
-    kills, seed = size(15, 200), random.randrange(10**6)
+    kills, seed = size(10, 200), random.randrange(10**6)
     chance = random.Random(seed)
     done = both = neither = unattached = 0
     while done < kills:

@@ -30,7 +30,7 @@ from .visitors import SignUps
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-SECONDS, BETWEEN = size(25, 600), size(2, 8)
+SECONDS, BETWEEN = size(20, 600), size(2, 8)
 """How long it goes on, and the time between two disturbances."""
 A_SECOND = 3
 """Visitors."""

@@ -40,7 +40,7 @@ IN_FLIGHT = 4
 def test_5_a_worker_killed_between_the_answer_and_the_settling_loses_nothing(
     job: str, witness: Witness, nursery: Nursery
 ) -> None:
-    kills = size(12, 300 if job == "loop" else 30)
+    kills = size(6, 300 if job == "loop" else 30)
     settings: dict[str, Any] = {"DISPATCH": "thread", "CONCURRENCY": IN_FLIGHT}
     visitors = SignUps(witness)
     for _ in range(kills):
@@ -92,7 +92,7 @@ def test_6_what_a_killed_worker_had_claimed_is_taken_again_within_lease_and_swee
 
 
 def test_7_eight_workers_send_each_event_exactly_once(witness: Witness, nursery: Nursery) -> None:
-    number = size(400, 20_000)
+    number = size(200, 20_000)
     populate(witness, number)
     begun = time.monotonic()
     workers = [nursery.start("loop", concurrency=8, settings={"LEASE": 120, "DEADLINE": 15}) for _ in range(8)]
