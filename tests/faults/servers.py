@@ -86,6 +86,17 @@ class Private:
         return False
 
     def start(self) -> None:
+        until = time.monotonic() + PATIENCE
+        self._spawn()
+        while not self.ready():
+            if time.monotonic() > until:
+                raise RuntimeError(f"{type(self).__name__} did not start: {(self.home / 'log').read_text()[-2000:]}")
+            time.sleep(0.05)
+            assert self._process is not None
+            if self._process.poll() is not None:  # what the one before has left, if killed, is not gone at once
+                self._spawn()
+
+    def _spawn(self) -> None:
         with (self.home / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 self.command(),
@@ -97,11 +108,6 @@ class Private:
                 **self._as,
             )
         self._tell_guard(self._process.pid)
-        until = time.monotonic() + PATIENCE
-        while not self.ready():
-            if self._process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"{type(self).__name__} did not start: {(self.home / 'log').read_text()[-2000:]}")
-            time.sleep(0.05)
 
     def send(self, number: signal.Signals) -> None:
         assert self._process is not None
