@@ -175,6 +175,7 @@ class Nursery:
         self.children: list[Child] = []
         environment = {
             **os.environ,
+            "PYTHONWARNINGS": "default",  # Celery warns of running as root, for one
             "DJANGO_SETTINGS_MODULE": "tests.settings",
             "DATABASE_URL": running_url(),
             "TEST_ENDPOINT": endpoint,
