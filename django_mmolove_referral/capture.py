@@ -124,7 +124,7 @@ class Visit:
     Some libraries swap ``request.session`` during a sign-up, so the session is taken from the start.
     """
 
-    __slots__ = ("_record", "_session", "attached_to", "changed", "request", "used_up")
+    __slots__ = ("_record", "_session", "attached_to", "changed", "put_off", "request", "used_up")
 
     def __init__(self, request: HttpRequest) -> None:
         #: ``None`` once the response is made: whatever outlives it (a background task) sees no visitor any more.
@@ -134,6 +134,8 @@ class Visit:
         self._record: Record | None = None
         #: The referral that this request's token went to, if any: a token is used once per browser.
         self.attached_to: int | None = None
+        #: The database was not to be had: trying again in the same request would keep the visitor waiting twice.
+        self.put_off = False
         self.changed = False
         self.used_up = False
 

@@ -117,11 +117,12 @@ ashare_link = sync_to_async(share_link)
 @sensitive_variables("token")
 def attach(user: Any, token: str, *, server: str, code: str, using: str, new: bool) -> Referral:
     """:func:`attach_referral` for values that have been checked; ``new`` spares a just created account the query."""
+    referral = Referral(user=user, server=server, token=token, referrer_code=code)
+    del token  # with DEBUG on, pages about errors show the variables that are hidden otherwise
     if not new:
         existing = Referral.objects.using(using).filter(user=user, server=server).first()
         if existing is not None:
             return existing
-    referral = Referral(user=user, server=server, token=token, referrer_code=code)
     referral.referrer = _find_referrer(code, user, using)
     try:
         with transaction.atomic(using=using, savepoint=not new):

@@ -13,11 +13,12 @@ from typing import Any
 from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_in
-from django.db import DEFAULT_DB_ALIAS, router, transaction
+from django.db import DEFAULT_DB_ALIAS, OperationalError, router, transaction
 from django.db.models.signals import post_save, pre_delete
 
 from . import lifecycle
 from .capture import Captured, Visit, current_visit
+from .locks import promptly
 from .logs import over, trouble
 from .models import Referral
 
@@ -66,7 +67,7 @@ def on_logged_in(sender: type[Any], user: Any, **kwargs: Any) -> None:
         return
     try:
         captured = visit.owes(user)
-        if captured is not None and visit.attached_to is None:
+        if captured is not None and visit.attached_to is None and not visit.put_off:
             _attach(user, visit, captured, router.db_for_write(Referral, instance=user), new=False)
     except Exception as error:  # noqa: BLE001  # whatever a session store does
         trouble(logger, "login", error, "The token of a login could not be read; the login goes on.")
@@ -93,11 +94,14 @@ def _gone_to_another(visit: Visit, captured: Captured, using: str) -> bool:
 
 def _attach(user: Any, visit: Visit, captured: Captured, using: str, *, new: bool) -> None:
     try:
-        if captured.expired or (new and _gone_to_another(visit, captured, using)):
+        if captured.expired:
             return
-        with transaction.atomic(using=using):
+        with promptly(using) as accounts:
+            if new and _gone_to_another(visit, captured, using):
+                return
             server = captured.server or visit.server()
             referral = lifecycle.attach(user, captured.token, server=server, code=captured.code, using=using, new=new)
+            accounts.update({referral.user_id, referral.referrer_id} - {None})
             # Used up with the commit: after a rollback the token is as before.
             transaction.on_commit(partial(visit.use_up, captured.token), using=using, robust=True)
         visit.attached_to = referral.pk
@@ -105,4 +109,5 @@ def _attach(user: Any, visit: Visit, captured: Captured, using: str, *, new: boo
     except Exception as error:  # noqa: BLE001  # a database that fails, a callable of the portal's
         text = "A referral could not be attached; it will be at the account's next login."
         trouble(logger, "attach", error, text, account=user.pk)
+        visit.put_off = isinstance(error, OperationalError)
         visit.owe(user)

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import Celery
 
 from django_mmolove_referral.sandbox.server import SandboxServer
 from tests.conftest import SECRET, SERVER_ID
+from tests.services.app import make
 
-from .harness import COUNTED, DEADLINE, LEASE, SWEEP, Nursery, Witness
+from . import servers
+from .harness import COUNTED, DEADLINE, FULL, LEASE, QUEUE, SWEEP, Child, Nursery, Witness
 
 
 @pytest.fixture
@@ -33,6 +36,32 @@ def nursery(transactional_db: None, mmolove: SandboxServer, tmp_path: Path) -> I
     nursery = Nursery(mmolove.endpoint, tmp_path / "children.log")
     yield nursery
     nursery.close()
+
+
+@pytest.fixture(params=[servers.Redis, *([servers.RabbitMQ] if FULL else [])])
+def broker(request: pytest.FixtureRequest) -> Iterator[servers.Broker]:
+    broker = request.param()
+    broker.start()
+    yield broker
+    broker.drop()
+
+
+@pytest.fixture
+def app(broker: servers.Broker) -> Iterator[Celery]:
+    app = make(broker.url, QUEUE)
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def start_celery(broker: servers.Broker, nursery: Nursery, tmp_path: Path) -> Callable[..., Child]:
+    """``start_celery()`` is a worker, ``start_celery("beat")`` sweeps every second."""
+
+    def start(job: str = "celery", **order: Any) -> Child:
+        schedule = str(tmp_path / "beat")
+        return nursery.start(job, broker=broker.url, queue=QUEUE, schedule=schedule, **order)
+
+    return start
 
 
 @pytest.hookimpl(wrapper=True)

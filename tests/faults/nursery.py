@@ -16,6 +16,7 @@ import pkgutil
 import signal
 import struct
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import django
+
+from tests.faults.servers import die_with_parent
 
 Order = Mapping[str, Any]
 
@@ -57,7 +60,8 @@ def hook(at: str, act: str, call: int = 1, after: bool = False) -> None:
 
 
 def _send_myself(number: signal.Signals) -> Callable[[], None]:
-    return lambda: os.kill(os.getpid(), number)
+    # To the thread, as to the process it may reach another thread first, and this one goes on for a moment.
+    return lambda: signal.pthread_kill(threading.get_ident(), number)
 
 
 def _raise() -> None:
@@ -149,7 +153,7 @@ def _celery_app(order: Order) -> Any:
 def celery(order: Order) -> None:
     """A Celery worker."""
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=warning"]
-    _celery_app(order).worker_main(["worker", "-P", "threads", "-c", "2", *quiet])
+    _celery_app(order).worker_main(["worker", "-P", "threads", "-c", str(order.get("threads", 2)), *quiet])
 
 
 def beat(order: Order) -> None:
@@ -213,6 +217,7 @@ def _fork(order: Order) -> int:
         return pid
     status = 1
     try:
+        die_with_parent()
         os.setpgid(0, 0)
         with Path(os.devnull).open() as nothing, Path(order["log"]).open("a") as log:
             os.dup2(nothing.fileno(), 0)

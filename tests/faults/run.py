@@ -1,7 +1,7 @@
 """``python -m tests.faults.run [pytest's arguments]``: the fault tests, once on each database.
 
 ``FAULTS`` is ``short`` (the default) or ``full``; ``FAULTS_ON`` names the databases, by a comma between. PostgreSQL
-and MariaDB are started for the run, on ports of their own, and removed afterwards.
+and MariaDB are started for the run, on ports of their own, and removed afterwards, even if the run is killed.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def main(arguments: list[str]) -> int:
 
 def _run(name: str, arguments: list[str]) -> None:
     """Never returns."""
+    servers.die_with_parent()
     status = 1
     try:
         kind = servers.DATABASES[name]

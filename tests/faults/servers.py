@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pwd
 import shutil
@@ -33,8 +34,23 @@ def program(name: str) -> str:
     return found
 
 
+def die_with_parent() -> None:
+    """From now on this process ends when the thread that started it does, however that comes about (Linux)."""
+    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+GUARD = """
+while read -r pid; do last=$pid; done
+[ -n "$last" ] && kill -KILL "-$last" 2>/dev/null
+[ -n "$last" ] && while kill -0 "-$last" 2>/dev/null; do sleep 0.1; done
+rm -rf -- "$0"
+"""
+"""A shell that is told each process, and ends the last and all that it wrote when its input ends: with whoever writes
+there, even one that is killed."""
+
+
 class Private:
-    """A server on a free port, in a directory that goes with it."""
+    """A server on a free port, in a directory that goes with it; neither outlives the process that made it."""
 
     #: Who runs it if the tests run as root, which database servers refuse to do.
     account = ""
@@ -50,6 +66,9 @@ class Private:
             self._as = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
             os.chown(self.home, entry.pw_uid, entry.pw_gid)
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard = subprocess.Popen(
+            ["sh", "-c", GUARD, str(self.home)], stdin=subprocess.PIPE, text=True, start_new_session=True
+        )
         self.prepare()
 
     def prepare(self) -> None:
@@ -67,6 +86,17 @@ class Private:
         return False
 
     def start(self) -> None:
+        until = time.monotonic() + PATIENCE
+        self._spawn()
+        while not self.ready():
+            if time.monotonic() > until:
+                raise RuntimeError(f"{type(self).__name__} did not start: {(self.home / 'log').read_text()[-2000:]}")
+            time.sleep(0.05)
+            assert self._process is not None
+            if self._process.poll() is not None:  # what the one before has left, if killed, is not gone at once
+                self._spawn()
+
+    def _spawn(self) -> None:
         with (self.home / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 self.command(),
@@ -77,11 +107,7 @@ class Private:
                 start_new_session=True,
                 **self._as,
             )
-        until = time.monotonic() + PATIENCE
-        while not self.ready():
-            if self._process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"{type(self).__name__} did not start: {(self.home / 'log').read_text()[-2000:]}")
-            time.sleep(0.05)
+        self._tell_guard(self._process.pid)
 
     def send(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -92,6 +118,12 @@ class Private:
             self.send(number)
             self._process.wait(PATIENCE)
             self._process = None
+            self._tell_guard(None)
+
+    def _tell_guard(self, pid: int | None) -> None:
+        assert self._guard.stdin
+        self._guard.stdin.write(f"{pid or ''}\n")
+        self._guard.stdin.flush()
 
     def restart(self, number: signal.Signals = signal.SIGTERM) -> None:
         self.stop(number)
@@ -108,7 +140,7 @@ class Private:
             if self._process is not None:
                 self.go_on()
             self.stop(signal.SIGKILL)
-        shutil.rmtree(self.home, ignore_errors=True)
+        self._guard.communicate()
 
     def _run(self, *command: str) -> None:
         done = subprocess.run(command, capture_output=True, text=True, cwd=self.home, check=False, **self._as)

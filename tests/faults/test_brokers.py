@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,56 +15,34 @@ from django.test import Client
 
 from django_mmolove_referral.delivery import dispatch
 from tests.conftest import SERVER_ID
-from tests.services.app import make
 from tests.services.test_celery import dispatching
 
 from . import servers
-from .harness import Child, Nursery, Witness, all_final, audit, counted, populate, size, wait_until
+from .harness import QUEUE, Child, Witness, all_final, audit, counted, populate, size, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 _numbers = count(1)
-QUEUE = "faults"
 
 
-@pytest.fixture(params=[servers.Redis, servers.RabbitMQ], ids=["redis", "rabbitmq"])
-def broker(request: pytest.FixtureRequest) -> Iterator[servers.Broker]:
-    broker = request.param()
-    broker.start()
-    yield broker
-    broker.drop()
-
-
-@pytest.fixture
-def app(broker: servers.Broker) -> Iterator[Celery]:
-    app = make(broker.url, QUEUE)
-    yield app
-    app.close()
-
-
-@pytest.fixture
-def start_celery(broker: servers.Broker, nursery: Nursery, tmp_path: Path) -> Callable[[], list[Child]]:
-    """A worker and its beat, which sweeps every second."""
-    options = {"broker": broker.url, "queue": QUEUE, "schedule": str(tmp_path / "beat")}
-    return lambda: [nursery.start("celery", **options), nursery.start("beat", **options)]
-
-
+@pytest.mark.parametrize("broker", [servers.Redis, servers.RabbitMQ], indirect=True)
 def test_3_ten_thousand_wake_ups_are_lost(
-    broker: servers.Broker, app: Celery, witness: Witness, start_celery: Callable[[], list[Child]]
+    broker: servers.Broker, app: Celery, witness: Witness, start_celery: Callable[..., Child]
 ) -> None:
     wake_ups, number = size(500, 10_000), size(50, 2000)
     populate(witness, number)
     for _ in range(wake_ups):
         app.send_task(dispatch.DELIVER_TASK, ignore_result=True)
-    lost = _empty(broker, app)
+    lost = empty(broker, app)
     assert lost == wake_ups
     start_celery()
+    start_celery("beat")
     wait_until(all_final, "delivery")
     result = audit(witness)
     counted(f"3, {type(broker).__name__}", wake_ups_lost=lost, events=result.events, duplicates=result.repeated, lost=0)
 
 
-def _empty(broker: servers.Broker, app: Celery) -> int:
+def empty(broker: servers.Broker, app: Celery) -> int:
     """Forget all that is queued; returns how many messages that was."""
     channel: Any
     if isinstance(broker, servers.Redis):
@@ -93,7 +70,7 @@ def test_4_sign_ups_do_not_notice_the_broker(
     broker: servers.Broker,
     app: Celery,
     witness: Witness,
-    start_celery: Callable[[], list[Child]],
+    start_celery: Callable[..., Child],
     configure: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -112,6 +89,7 @@ def test_4_sign_ups_do_not_notice_the_broker(
             back.join(0.2)  # at a visitor's pace
         assert max(times) < usual + 1
         start_celery()
+        start_celery("beat")
         wait_until(all_final, "delivery")
         audit(witness)
     counted(f"4, {type(broker).__name__}", broker=way, for_s=seconds, sign_ups=len(times),
