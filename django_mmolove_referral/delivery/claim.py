@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import starmap
 from typing import Any
 
 from django.db import connections, transaction
@@ -70,23 +72,42 @@ def claim(server: str, server_id: str, limit: int, *, using: str) -> list[Claime
             due_at=ahead(conf.lease),
             attempts=F("attempts") + 1,
         )
-        rows = events.filter(pk__in=pks, claim=mark).order_by("pk")
-        found = list(rows.values_list("pk", "referral_id", "kind", "body", "referral__token", "frozen"))
-        claimed = [
-            Claimed(pk, referral, server, Kind(kind), bytes(body), token, mark, begin_by)
-            for pk, referral, kind, body, token, _ in found
-        ]
-        frozen = {row[0] for row in found if row[5]}
-        return [one if one.pk in frozen else _follow(one, server_id, using) for one in claimed]
+        # No variable holds the rows: an error's report would show it, and with it every token.
+        return list(
+            starmap(
+                partial(_in_hand, mark, begin_by, server, server_id, using),
+                events.filter(pk__in=pks, claim=mark)
+                .order_by("pk")
+                .values_list("pk", "referral_id", "kind", "body", "referral__token", "frozen"),
+            )
+        )
+
+
+def _in_hand(
+    claim: uuid.UUID,
+    begin_by: float,
+    server: str,
+    server_id: str,
+    using: str,
+    pk: int,
+    referral_id: int,
+    kind: str,
+    body: bytes,
+    token: str,
+    frozen: bool,
+) -> Claimed:
+    event = Claimed(pk, referral_id, server, Kind(kind), bytes(body), token, claim, begin_by)
+    del body, token  # hidden where they are now
+    return event if frozen else _follow(event, server_id, using)
 
 
 def _follow(event: Claimed, server_id: str, using: str) -> Claimed:
     """Nothing that could have counted went out under another server id, so the event follows the setting."""
     if protocol.server_id_of(event.body) == server_id:
         return event
-    body = protocol.with_server_id(event.body, server_id)
-    OutboundEvent.objects.using(using).filter(pk=event.pk, claim=event.claim).update(body=body)
-    return replace(event, body=body)
+    event = replace(event, body=protocol.with_server_id(event.body, server_id))
+    OutboundEvent.objects.using(using).filter(pk=event.pk, claim=event.claim).update(body=event.body)
+    return event
 
 
 @retried

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 CONCURRENCY = 2
 IN_HAND = CONCURRENCY * AHEAD
-"""Events that a worker has claimed and not settled at the most."""
+"""Events that a worker has claimed for its threads at the most."""
 
 
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="there is no server to restart")

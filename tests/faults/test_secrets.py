@@ -122,7 +122,7 @@ def test_20_logs_reprs_and_admin_pages(portal: list[str], caplog: pytest.LogCapt
         "django_mmolove_referral.transport.Transport.post",
         "django_mmolove_referral.delivery.send._ruling",
         "django_mmolove_referral.delivery.settle._Batch._save",
-        "django_mmolove_referral.delivery.claim._in_hand",
+        "django_mmolove_referral.delivery.claim._follow",
         "django_mmolove_referral.lifecycle._write",
     ],
 )
