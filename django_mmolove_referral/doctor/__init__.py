@@ -18,6 +18,7 @@ from ..models import OutboundEvent
 from ..protocol import printable
 from . import delivery, endpoint, installation
 from .finding import Finding, Severity, error
+from .signs import Signs
 
 __all__ = ["Finding", "Severity", "examine"]
 
@@ -43,25 +44,30 @@ def _examine(servers: list[Server], *, offline: bool, all_servers: bool) -> Iter
     tables = list(_contained(lambda: installation.of_migrations(using)))
     yield from tables
     usable = all(finding.severity is Severity.OK for finding in tables)
+    signs = Signs(using)
     for server in servers:
-        yield from _of_server(server, using if usable else None, offline=offline)
+        yield from _of_server(server, signs if usable else None, offline=offline)
     if usable:
         if all_servers:
             yield from _contained(lambda: delivery.of_strangers(using))
-        yield from _contained(lambda: delivery.of_dispatcher(using))
+        yield from _contained(lambda: delivery.of_dispatcher(signs))
         yield from _contained(lambda: delivery.of_rewards(using))
 
 
-def _of_server(server: Server, using: str | None, *, offline: bool) -> Iterator[Finding]:
+def _of_server(server: Server, signs: Signs | None, *, offline: bool) -> Iterator[Finding]:
     try:
         server.credentials()
     except ConfigError:
         return  # named among the settings
-    sent = [] if offline else list(_contained(lambda: endpoint.of_endpoint(server, using), server.alias))
+    sent = (
+        []
+        if offline
+        else list(_contained(lambda: endpoint.of_endpoint(server, signs.using if signs else None), server.alias))
+    )
     yield from sent
     passed = any(finding.id == "dry_run.passed" for finding in sent)
-    if using is not None:
-        yield from _contained(lambda: delivery.of_server(server, using, sent=bool(sent), passed=passed), server.alias)
+    if signs is not None:
+        yield from _contained(lambda: delivery.of_server(server, signs, sent=bool(sent), passed=passed), server.alias)
 
 
 def _servers(alias: str | None) -> list[Server]:
