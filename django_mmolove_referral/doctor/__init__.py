@@ -1,4 +1,4 @@
-"""The examination behind ``manage.py mmolove_doctor``: what is wrong with this installation, and what mends it.
+"""The examination behind ``manage.py mmolove_doctor`` and the admin's overview: what is wrong here, and what mends it.
 
 :func:`examine` only looks: it prints nothing, raises nothing that it meets on the way, and changes nothing but that a
 paused server whose dry run passes is opened by the next delivery run.
@@ -20,7 +20,22 @@ from . import delivery, endpoint, installation
 from .finding import Finding, Severity, error
 from .signs import Signs
 
-__all__ = ["Finding", "Severity", "examine"]
+__all__ = ["Finding", "Severity", "examine", "needs"]
+
+PRESSING = (
+    "database",
+    "migrations",
+    "settings",
+    "middleware",
+    "sessions",
+    "server",
+    "dispatcher",
+    "sweep",
+    "rewards",
+    "backlog",
+    "events",
+)
+"""Which errors are told first, and which warnings, by what was looked at: causes before what they lead to."""
 
 
 def examine(*, offline: bool = False, server: str | None = None) -> Iterator[Finding]:
@@ -30,6 +45,20 @@ def examine(*, offline: bool = False, server: str | None = None) -> Iterator[Fin
     """
     servers = _servers(server)
     return _examine(servers, offline=offline, all_servers=server is None)
+
+
+def needs() -> list[Finding]:
+    """What needs a person, the most pressing first. Nothing is sent, and nothing begins to deliver.
+
+    However many rows there are, the number of queries is the same, and each reads an index's entries up to a limit.
+    """
+    found = [finding for finding in examine(offline=True) if finding.severity is not Severity.OK]
+    return sorted(found, key=_pressing)
+
+
+def _pressing(finding: Finding) -> tuple[bool, int]:
+    area = finding.id.partition(".")[0]
+    return finding.severity is not Severity.ERROR, PRESSING.index(area) if area in PRESSING else len(PRESSING)
 
 
 def _examine(servers: list[Server], *, offline: bool, all_servers: bool) -> Iterator[Finding]:
