@@ -81,12 +81,12 @@ def seed(events: int, days: int) -> None:
     fill(
         "mmolove_referral_referral",
         "id, user_id, server, token, referrer_id, referrer_code, state, referral_id, created_at, registered_at, "
-        "qualified_at",
+        "qualified_at, pruned",
         f"n, n, 'default', {text('token-of-a-benchmark-', 'n')}, "
         f"CASE WHEN n > 1000 THEN {referrer} END, CASE WHEN n > 1000 THEN {text('', referrer)} ELSE '' END, "
         f"CASE WHEN {ours} THEN 'captured' WHEN n * 6 % 10 < 6 THEN 'qualified' ELSE 'registered' END, "
         f"{text('ref_', 'n')}, {at('n')}, CASE WHEN {ours} THEN NULL ELSE {at('n', 1)} END, "
-        f"CASE WHEN NOT ({ours}) AND n * 6 % 10 < 6 THEN {at('n', 60)} END",
+        f"CASE WHEN NOT ({ours}) AND n * 6 % 10 < 6 THEN {at('n', 60)} END, ''",
         referrals,
     )
     body = _bytes('{"event":"registered","server_id":"srv_test"}')

@@ -12,6 +12,7 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Warning  # noqa: A004
 from django.core.checks import register as register_check
+from django.utils.translation import gettext as _
 
 from .conf import ConfigError, conf
 from .delivery.dispatch import SWEEP_TASK, portal_app
@@ -29,7 +30,7 @@ def register() -> None:
 
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     return [
-        Warning(problem, hint="See the settings table in the README.", id="mmolove_referral.W001")
+        Warning(problem, hint=_("See the settings table in the README."), id="mmolove_referral.W001")
         for problem in conf.problems()
     ]
 
@@ -39,8 +40,8 @@ def check_middleware(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
     if MIDDLEWARE not in order:
         return [
             Warning(
-                "The referral middleware is not installed: no visit is captured, no sign-up is attributed.",
-                hint=f"Add {MIDDLEWARE!r} to MIDDLEWARE, after {SESSION!r}.",
+                _("The referral middleware is not installed: no visit is captured, no sign-up is attributed."),
+                hint=_("Add '%(ours)s' to MIDDLEWARE, after '%(other)s'.") % {"ours": MIDDLEWARE, "other": SESSION},
                 id="mmolove_referral.W002",
             )
         ]
@@ -49,16 +50,16 @@ def check_middleware(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
     if SESSION not in order[:place]:
         found.append(
             Warning(
-                "The referral middleware comes before the sessions: a token is forgotten after one request.",
-                hint=f"Move {MIDDLEWARE!r} below {SESSION!r} in MIDDLEWARE.",
+                _("The referral middleware comes before the sessions: a token is forgotten after one request."),
+                hint=_("Move '%(ours)s' below '%(other)s' in MIDDLEWARE.") % {"ours": MIDDLEWARE, "other": SESSION},
                 id="mmolove_referral.W003",
             )
         )
     if CACHE in order[:place]:
         found.append(
             Warning(
-                "The referral middleware comes after the page cache: a cached page captures nothing.",
-                hint=f"Move {MIDDLEWARE!r} above {CACHE!r} in MIDDLEWARE.",
+                _("The referral middleware comes after the page cache: a cached page captures nothing."),
+                hint=_("Move '%(ours)s' above '%(other)s' in MIDDLEWARE.") % {"ours": MIDDLEWARE, "other": CACHE},
                 id="mmolove_referral.W004",
             )
         )
@@ -76,11 +77,12 @@ def check_sweep(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
         return []
     return [
         Warning(
-            "Delivery is Celery's, but its beat does not sweep: what no wake-up announced, and every retry, waits.",
-            hint=(
-                f'Add {{"task": {SWEEP_TASK!r}, "schedule": 30.0}} to CELERY_BEAT_SCHEDULE and run beat. If the '
-                "schedule is in the database, add it there and silence this check."
-            ),
+            _("Delivery is Celery's, but its beat does not sweep: what no wake-up announced, and every retry, waits."),
+            hint=_(
+                'Add {"task": \'%s\', "schedule": 30.0} to CELERY_BEAT_SCHEDULE and run beat. If the schedule is in '
+                "the database, add it there and silence this check."
+            )
+            % SWEEP_TASK,
             id="mmolove_referral.W005",
         )
     ]

@@ -284,7 +284,7 @@ class ServerHealth(models.Model):
 
 
 class Heartbeat(models.Model):
-    """When something of a kind last delivered, and where: one row per kind, for ``mmolove_doctor``."""
+    """When something of a kind last delivered, and where: one row per kind, for ``doctor``."""
 
     class Kind(models.TextChoices):
         THREAD = "thread", _("a thread of a web process")

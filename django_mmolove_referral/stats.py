@@ -20,7 +20,6 @@ from django.utils import timezone
 
 from . import signals
 from .conf import ConfigError, conf
-from .delivery.rewards import NO_RECEIVER
 from .models import DeliveryAttempt, OutboundEvent, Referral, Reward, ServerHealth
 
 DAYS = 30
@@ -28,8 +27,6 @@ WINDOW_ROWS = 100_000
 COUNTED = 10_000
 RECENT = 1_000
 REFERRERS = 10
-OVERDUE = timedelta(minutes=10)
-"""How long something may be due before it looks as if nobody sends it."""
 
 State = OutboundEvent.State
 _ACCEPTED = Q(status=200, error="")
@@ -109,7 +106,6 @@ class Rewards:
 
     due: int
     failing: int
-    without_receiver: int
     #: Whether ``referral_qualified`` has a receiver in this process.
     receiver: bool
 
@@ -126,8 +122,6 @@ class Stats:
     referrers: list[Referrer]
     events: Events
     oldest: Oldest | None
-    #: Since when something has been due that nobody sends, if the last request is as long ago.
-    stalled_since: datetime | None
     latency: Latency
     rewards: Rewards
     #: Open events by server, as far as they were counted.
@@ -150,7 +144,6 @@ class Stats:
             "oldest_open": None
             if self.oldest is None
             else {**asdict(self.oldest), "created_at": self.oldest.created_at.isoformat()},
-            "stalled_since": _iso(self.stalled_since),
             "latency_ms": asdict(self.latency),
             "rewards": asdict(self.rewards),
             "referrers": [{**asdict(referrer), "user": str(referrer.user)} for referrer in self.referrers],
@@ -185,7 +178,7 @@ def collect() -> Stats:
     health = {row.server: row for row in ServerHealth.objects.all()}
     known = sorted({*aliases, *health})
     pending, waiting = _rows(known, State.PENDING), _rows(known, State.WAITING)
-    recent = list(DeliveryAttempt.objects.order_by("-pk").values_list("started_at", "duration_ms", "status")[:RECENT])
+    recent = DeliveryAttempt.objects.order_by("-pk").values_list("duration_ms", "status")[:RECENT]
     return Stats(
         now=now,
         since=since,
@@ -198,8 +191,7 @@ def collect() -> Stats:
         referrers=_referrers(referrals, since),
         events=Events(len(pending), len(waiting), _count(known, State.REJECTED), _count(known, State.EXHAUSTED)),
         oldest=_oldest([row[1] for row in pending + waiting]),
-        stalled_since=_stalled(now, pending, health, max((row[0] for row in recent), default=None)),
-        latency=_latency([duration for _started, duration, status in recent if status]),
+        latency=_latency([duration for duration, status in recent if status]),
         rewards=_rewards(),
         open_by_server=Counter(row[0] for row in pending + waiting),
         health=health,
@@ -328,10 +320,10 @@ def _state(servers: Sequence[str], state: OutboundEvent.State) -> QuerySet[Outbo
     return OutboundEvent.objects.filter(server__in=servers, state=state)
 
 
-def _rows(servers: Sequence[str], state: OutboundEvent.State) -> list[tuple[str, int, datetime]]:
+def _rows(servers: Sequence[str], state: OutboundEvent.State) -> list[tuple[str, int]]:
     """In the index's own order: if not all are counted, those are that have been due for longest."""
     rows = _state(servers, state).order_by("server", "due_at", "pk")
-    return list(rows.values_list("server", "pk", "due_at")[: COUNTED + 1])
+    return list(rows.values_list("server", "pk")[: COUNTED + 1])
 
 
 def _count(servers: Sequence[str], state: OutboundEvent.State) -> int:
@@ -348,17 +340,6 @@ def _oldest(pks: Sequence[int]) -> Oldest | None:
     return None if row is None else Oldest(*row)
 
 
-def _stalled(
-    now: datetime, pending: Sequence[tuple[str, int, datetime]], health: dict[str, ServerHealth], last: datetime | None
-) -> datetime | None:
-    if last is not None and last > now - OVERDUE:
-        return None  # somebody works on it
-    held = {alias for alias, row in health.items() if row.state != ServerHealth.State.OPEN}
-    usable = {alias for alias in _configured()[0] if alias not in held and not problem_of(alias)}
-    due = [due_at for server, _pk, due_at in pending if server in usable and due_at < now - OVERDUE]
-    return min(due, default=None)
-
-
 def _latency(durations: Sequence[int]) -> Latency:
     ranked = sorted(durations)
     if not ranked:
@@ -372,11 +353,11 @@ def _percentile(ranked: Sequence[int], percent: int) -> int:
 
 
 def _rewards() -> Rewards:
-    due = Reward.objects.filter(state=Reward.State.DUE).order_by()[: COUNTED + 1]
+    # Those that failed are due later than the others, so they are the first that are counted.
+    due = Reward.objects.filter(state=Reward.State.DUE).order_by("-due_at")[: COUNTED + 1]
     counts = due.aggregate(
         due=Count("pk"),
         failing=Count("pk", filter=Q(attempts__gt=0)),
-        without_receiver=Count("pk", filter=Q(last_error=NO_RECEIVER)),
     )
     return Rewards(**counts, receiver=signals.referral_qualified.has_listeners(Referral))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -254,6 +255,13 @@ def test_a_test_event_shows_request_and_answer_with_the_token_masked(owner: Clie
     assert TOKEN not in html
     assert "&quot;test&quot;:true" in html
     assert LogEntry.objects.get().change_message == "Sent a test event."
+
+
+def test_a_test_event_tells_of_a_clock_that_is_off_although_it_passed(owner: Client, sandbox: Sandbox) -> None:
+    sandbox.clock = lambda: time.time() + 412
+    html = owner.post(reverse("admin:mmolove_referral_test_event", args=["default"])).content.decode()
+    assert "MMOLove accepted the test event: address, server id and secret are right. The clock of " in html
+    assert "Have that host&#x27;s clock set by NTP." in html
 
 
 def test_a_test_event_is_a_post_with_a_permission_of_its_own(staff: Staff, sandbox: Sandbox) -> None:

@@ -8,6 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from celery import Celery
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection
 from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from django_mmolove_referral import advice, attach_referral, doctor, tasks
 from django_mmolove_referral.conf import conf
@@ -424,7 +427,7 @@ def test_nothing_delivers(
     let_pass(100)
     said = wrong()
     assert (said["dispatcher.silent"], said["backlog.old"]) == ("error", "error")
-    assert findings()["backlog.old"]["seen"] == "1 events are to be sent, the first of them due for 3 minutes."
+    assert findings()["backlog.old"]["seen"] == "1 event is to be sent, due for 3 minutes."
 
 
 def test_a_worker_that_fell_silent(alive: None) -> None:
@@ -510,7 +513,7 @@ def test_what_failed_is_counted(alive: None) -> None:
     found = findings()
     assert found["events.rejected"]["seen"] == "2 events were rejected by MMOLove."
     assert "python manage.py mmolove_redeliver --state rejected --server default" in found["events.rejected"]["cure"]
-    assert found["events.exhausted"]["seen"] == "1 events were tried for the whole retry schedule, in vain."
+    assert found["events.exhausted"]["seen"] == "1 event was tried for the whole retry schedule, in vain."
 
 
 def test_counts_end_somewhere(alive: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -519,13 +522,62 @@ def test_counts_end_somewhere(alive: None, monkeypatch: pytest.MonkeyPatch) -> N
     assert findings()["events.rejected"]["seen"] == "over 2 events were rejected by MMOLove."
 
 
+@pytest.mark.usefixtures("alive")
+@pytest.mark.parametrize("failing", [0, 1])
+def test_however_many_rows_there_are_each_query_reads_so_many(failing: int) -> None:
+    """Of the tables that grow, the first entries of an index, or a count that ends somewhere."""
+    RewardFactory.create(attempts=failing)
+    needed = []
+    for _more in range(2):
+        for server in ("default", "atlantis"):
+            for state in OutboundEvent.State.values:
+                EventFactory.create(referral__server=server, state=state)
+        with CaptureQueriesContext(connection) as queries:
+            assert "server.unknown" in wrong("--offline")
+        growing = [
+            query["sql"]
+            for query in queries
+            if re.search(r"mmolove_referral_(outboundevent|reward|referral|deliveryattempt)\b", query["sql"])
+        ]
+        assert len(growing) >= 10
+        assert [sql for sql in growing if "LIMIT" not in sql or "DISTINCT" in sql] == []
+        needed.append(len(queries))
+    assert needed[0] == needed[1]
+
+
+def test_servers_that_were_removed_are_told_up_to_a_limit(alive: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("django_mmolove_referral.doctor.delivery.STRANGERS", 2)
+    for server in ("atlantis", "eldorado", "zion"):
+        EventFactory.create_batch(2, referral__server=server, state="waiting")
+    told = [finding for finding in examined("--offline")["findings"] if finding["id"] == "server.unknown"]
+    assert [finding["server"] for finding in told] == ["atlantis", "eldorado"]
+    assert {finding["seen"].split()[0] for finding in told} == {"2"}
+
+
+def test_servers_that_were_removed_do_not_matter_once_nothing_waits(alive: None) -> None:
+    for state in ("accepted", "rejected", "exhausted", "cancelled"):
+        EventFactory.create(referral__server="atlantis", state=state)
+    EventFactory.create(state="accepted")
+    assert wrong("--offline") == {}
+
+
+def test_a_failing_reward_is_found_behind_others(alive: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("django_mmolove_referral.doctor.delivery.CAP", 2)
+    later = timezone.now() + timedelta(minutes=5)
+    RewardFactory.create(attempts=1, last_error="IntegrityError: no purse.", due_at=later)
+    RewardFactory.create_batch(4)
+    assert findings()["rewards.failing"]["seen"] == (
+        "1 reward could not be granted, because of IntegrityError: no purse."
+    )
+
+
 def test_events_of_a_server_that_was_removed(alive: None) -> None:
     EventFactory.create(referral__server="atlantis")
     EventFactory.create(referral__server="atlantis", state="accepted")
     found = findings()
     assert found["server.unknown"]["server"] == "atlantis"
     assert found["server.unknown"]["seen"] == (
-        "1 events wait for the server 'atlantis', which the settings do not have."
+        "1 event waits for the server 'atlantis', which the settings do not have."
     )
     assert "MMOLOVE_REFERRAL['SERVERS']['atlantis']" in found["server.unknown"]["cure"]
 
@@ -533,7 +585,7 @@ def test_events_of_a_server_that_was_removed(alive: None) -> None:
 def test_what_waits_for_its_next_try(alive: None) -> None:
     EventFactory.create()
     let_pass(-100)
-    assert findings()["backlog.ok"]["seen"] == "No event is due; 1 wait for their next try."
+    assert findings()["backlog.ok"]["seen"] == "No event is due; 1 waits for its next try."
 
 
 # -- rewards
@@ -544,14 +596,14 @@ def test_rewards_without_a_receiver(sandbox: Sandbox) -> None:
     assert wrong() == {"rewards.no_receiver": "warning"}
     RewardFactory.create()
     assert wrong() == {"rewards.no_receiver": "error"}
-    assert findings()["rewards.no_receiver"]["seen"].startswith("1 rewards are due. No receiver is connected to")
+    assert findings()["rewards.no_receiver"]["seen"].startswith("1 reward is due. No receiver is connected to")
 
 
 def test_a_receiver_that_fails(alive: None) -> None:
     RewardFactory.create(attempts=3, last_error="IntegrityError: no purse.")
     assert wrong() == {"rewards.failing": "error"}
     assert findings()["rewards.failing"]["seen"] == (
-        "1 rewards could not be granted, one of them because of IntegrityError: no purse."
+        "1 reward could not be granted, because of IntegrityError: no purse."
     )
     Reward.objects.update(attempts=0)
     assert findings()["rewards.ok"]["seen"] == "A receiver grants the rewards; 1 due."

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from html import unescape
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,9 +20,12 @@ from django.utils import timezone, translation
 from django.utils.formats import date_format
 
 from django_mmolove_referral import admin as ours
-from django_mmolove_referral.attention import Finding, findings
+from django_mmolove_referral.admin.attention import PLACES, attention
+from django_mmolove_referral.delivery import dispatch
 from django_mmolove_referral.delivery.rewards import NO_RECEIVER
-from django_mmolove_referral.models import DeliveryAttempt, OutboundEvent, Referral, Reward, ServerHealth
+from django_mmolove_referral.doctor.delivery import CAP
+from django_mmolove_referral.models import DeliveryAttempt, Heartbeat, OutboundEvent, Referral, Reward, ServerHealth
+from django_mmolove_referral.sandbox.core import Sandbox
 from django_mmolove_referral.stats import COUNTED, collect
 
 from .clock import let_pass
@@ -69,8 +74,18 @@ def content(client: Client, at: str = PATH) -> str:
     return html(client, at).split('<div id="content-main"')[1].split('<footer id="footer"')[0]
 
 
+@pytest.fixture(autouse=True)
+def delivering(db: None) -> Heartbeat:
+    """Something delivers: a moment ago it gave a sign of life."""
+    return Heartbeat.objects.create(kind="loop", host="web-1", seen_at=timezone.now())
+
+
 def told() -> list[tuple[str, str]]:
-    return [(finding.advice.cause, finding.advice.cure) for finding in findings(collect())]
+    return [(need.finding.words, need.finding.cure) for need in attention("admin")]
+
+
+def ids() -> list[str]:
+    return [need.finding.id for need in attention("admin")]
 
 
 # -- what needs attention
@@ -95,7 +110,7 @@ def test_a_missing_secret_is_a_card_that_names_the_setting(
         "MMOLOVE_REFERRAL['SECRET'] must be the referral secret from the MMOLove dashboard, or a callable that returns "
         "it, or set the environment variable MMOLOVE_REFERRAL_SECRET."
     )
-    assert told() == [("Server “default”: Nothing is delivered.", error)]
+    assert told() == [(error, "See the settings table in the README.")]
     page = content(owner)
     assert "not configured" in page
     assert page.count(error.replace("'", "&#x27;")) == 2  # at the top and on the card
@@ -126,130 +141,234 @@ def test_a_paused_server(owner: Client, granted: Granted) -> None:
         server="default", state="paused", reason="HTTP 401: bad_signature", since=now, probe_at=now, clock_skew=-412,
         clock_host="web-1",
     )  # fmt: skip
-    ((cause, cure),) = told()
-    assert cause.startswith("Server “default”: Delivery has been paused (since ")
+    (cause, cure), clock = told()
+    assert cause.startswith("Delivery has been paused (since ")
     assert cause.endswith(
         "The clock of web-1 is 412 s ahead of MMOLove's, so its signatures are refused: HTTP 401: bad_signature."
     )
     assert cure.startswith("Have that host's clock set by NTP. Events wait meanwhile, and none is lost.")
+    assert clock == ("The clock of web-1 is 412 s ahead of MMOLove's.", "Have that host's clock set by NTP.")
     page = content(owner)
-    assert page.count("412 s ahead of MMOLove&#x27;s") == 2
+    assert page.count("412 s ahead of MMOLove&#x27;s, so its signatures are refused") == 2
     assert "-412 s (web-1)" in page
 
 
-def test_events_for_a_server_that_is_gone(granted: Granted, configure: Configure) -> None:
-    ServerHealth.objects.create(server="gone", since=timezone.now())
+def test_another_than_the_default_server_is_named(granted: Granted, configure: Configure) -> None:
+    configure(SERVERS={"eu": {"SERVER_ID": "srv_eu", "SECRET": "x", "SHARE_URL": "https://mmolove.example/r/eu"}})
+    ServerHealth.objects.create(server="eu", state="paused", reason="HTTP 503", since=timezone.now())
+    ((cause, _cure),) = told()
+    assert cause.startswith("Delivery has been paused (since ")
+    assert cause.endswith(" [eu]")
+
+
+def test_events_for_a_server_that_is_gone(granted: Granted) -> None:
     EventFactory.create(referral__server="gone")
     assert told() == [
         (
-            "1 open events are for server “gone”, which is not configured any more.",
-            "Put it back into MMOLOVE_REFERRAL['SERVERS'], or cancel them.",
+            "1 event waits for the server 'gone', which the settings do not have. [gone]",
+            "Put MMOLOVE_REFERRAL['SERVERS']['gone'] back, or cancel them in the admin (Outbound events).",
         )
     ]
+    assert [(urlsplit(need.link).query, need.urgent) for need in attention("admin")] == [("server=gone", True)]
 
 
 @pytest.mark.parametrize(
     ("dispatch", "cure"),
     [
-        ("thread", ("Restart the portal. Delivery is by a thread of the web process (MMOLOVE_REFERRAL['DISPATCH'] = "
-                   "'thread'), which needs real threads: with uWSGI, enable-threads = true.")),
-        ("celery", ("Start the Celery worker for the queue of mmolove_referral.* and the beat with its sweep "
-                   "(MMOLOVE_REFERRAL['DISPATCH'] = 'celery').")),
-        ("manual", ("Start manage.py mmolove_deliver --loop, or have cron run mmolove_deliver --once "
-                   "(MMOLOVE_REFERRAL['DISPATCH'] = 'manual').")),
-        ("pigeon", "MMOLOVE_REFERRAL['DISPATCH'] must be one of 'thread', 'celery', 'manual', not 'pigeon'."),
+        ("thread", ("Open a page of the portal: the thread starts with the first request of each process. If it stays "
+                   "silent, look in the log for “Delivery stopped” (logger mmolove_referral.delivery); uWSGI needs "
+                   "enable-threads = true.")),
+        ("celery", ("Start a worker for the tasks mmolove_referral.*: celery -A <project> worker --queues "
+                   "<their queue>")),
+        ("manual", ("Start python manage.py mmolove_deliver --loop, or have cron run python manage.py mmolove_deliver "
+                   "--once, or set MMOLOVE_REFERRAL['DISPATCH'] to 'thread'.")),
     ],
 )  # fmt: skip
-def test_nothing_delivers(dispatch: str, cure: str, granted: Granted, configure: Configure) -> None:
-    event = EventFactory.create()
+def test_nothing_delivers(dispatch: str, cure: str, owner: Client, granted: Granted, configure: Configure) -> None:
+    EventFactory.create()
     let_pass(3600)
     configure(DISPATCH=dispatch)
-    event.refresh_from_db()
-    since = re.escape(_when(event.due_at))
-    ((cause, told_cure),) = told()
-    assert re.fullmatch(f"Nothing delivers: events have been due since {since}, and nobody sends them.", cause)
-    assert told_cure == cure
+    assert told()[0] == (
+        f"The last to deliver was mmolove_deliver --loop, 60 minutes ago, on host web-1 (DISPATCH = '{dispatch}').",
+        cure,
+    )
+    assert (
+        ids()
+        == {
+            "thread": ["dispatcher.silent", "backlog.old"],
+            "celery": ["dispatcher.silent", "sweep.silent", "backlog.old", "sweep.unscheduled"],
+            "manual": ["dispatcher.silent", "backlog.old"],
+        }[dispatch]
+    )
+    assert all(need.urgent for need in attention("admin")[:2])
+    Heartbeat.objects.all().delete()
+    assert told()[0] == (f"Nothing has ever delivered here (DISPATCH = '{dispatch}').", cure)
+    assert "Nothing has ever delivered here" in content(owner)
 
 
-def _when(moment: Any) -> str:
-    from django_mmolove_referral.advice import when
+def test_an_unknown_way_to_deliver(granted: Granted, configure: Configure) -> None:
+    EventFactory.create()
+    let_pass(3600)
+    configure(DISPATCH="pigeon")
+    wrong = "MMOLOVE_REFERRAL['DISPATCH'] must be one of 'thread', 'celery', 'manual', not 'pigeon'."
+    assert told()[0] == (wrong, "See the settings table in the README.")
 
-    return when(moment)
 
-
-CONNECT = (
-    "Connect a receiver to django_mmolove_referral.signals.referral_qualified in an AppConfig's ready(), and restart "
-    "all processes."
+@pytest.mark.parametrize(
+    ("reason", "needed"),
+    [
+        ("not due for long", []),
+        ("somebody delivers", ["backlog.old"]),
+        ("nobody delivers, but nothing is due", ["dispatcher.silent"]),
+        ("paused", ["server.paused", "dispatcher.silent", "backlog.old"]),
+        ("no secret", ["settings.missing", "dispatcher.silent"]),
+        ("another server", ["server.unknown", "dispatcher.silent"]),
+        ("waiting", ["dispatcher.silent"]),
+    ],
 )
+def test_there_are_good_reasons_not_to_send(
+    reason: str, needed: list[str], granted: Granted, configure: Configure
+) -> None:
+    """Then nobody is told that delivery is dead; that nothing gave a sign of life is worth no more than a warning."""
+    EventFactory.create(
+        referral__server="gone" if reason == "another server" else "default",
+        state="accepted" if "nothing is due" in reason else "waiting" if reason == "waiting" else "pending",
+    )
+    let_pass(100 if reason == "not due for long" else 3600)
+    if reason == "somebody delivers":
+        Heartbeat.objects.update(seen_at=timezone.now())
+    if reason == "paused":
+        ServerHealth.objects.create(server="default", state="paused", since=timezone.now())
+    if reason == "no secret":
+        configure(SECRET="")
+    assert ids() == needed
+    assert {need.urgent for need in attention("admin") if need.finding.id == "dispatcher.silent"} <= {False}
+
+
+def test_nothing_is_sent_and_nothing_begins_to_deliver(
+    owner: Client, granted: Granted, sandbox: Sandbox, configure: Configure
+) -> None:
+    EventFactory.create()
+    let_pass(3600)
+    configure(DISPATCH="thread")
+    forced, dispatch.thread.forced = dispatch.thread.forced, True
+    try:
+        assert "dispatcher.silent" in ids()
+        assert not dispatch.thread.running
+    finally:
+        dispatch.thread.forced = forced
+    assert sandbox.log == []
+    assert OutboundEvent.objects.get().state == "pending"
+    assert Heartbeat.objects.get().seen_at < timezone.now() - timedelta(minutes=50)
 
 
 def test_rewards_without_a_receiver() -> None:
-    assert told() == [
-        ("No receiver of referral_qualified is connected, so a qualified referral will earn nobody anything.", CONNECT)
-    ]
+    connect = (
+        "Connect a receiver to django_mmolove_referral.signals.referral_qualified in your AppConfig.ready(), as the "
+        "README shows (step 8)."
+    )
+    assert told() == [(NO_RECEIVER, connect)]
+    assert not attention("admin")[0].urgent
     RewardFactory.create(last_error=NO_RECEIVER)
-    retry = f"{CONNECT} Then mark the rewards and choose “Retry reward”."
-    assert told() == [("1 reward is due, and no receiver of referral_qualified is there to grant it.", retry)]
+    assert told() == [(f"1 reward is due. {NO_RECEIVER}", connect)]
+    assert attention("admin")[0].urgent
     RewardFactory.create(last_error=NO_RECEIVER)
-    assert told() == [("2 rewards are due, and no receiver of referral_qualified is there to grant them.", retry)]
+    assert told() == [(f"2 rewards are due. {NO_RECEIVER}", connect)]
 
 
 def test_what_failed(granted: Granted) -> None:
     RewardFactory.create(attempts=1, last_error="ValueError: no")
     for state in ("rejected", "exhausted", "exhausted"):
         EventFactory.create(state=state)
-    cure = "Open one: its page says why and what to do. Then redeliver it."
+
+    def cure(state: str) -> str:
+        return (
+            f"Open one in the admin (Outbound events, state “{state}”) and do what its page says; then python "
+            f"manage.py mmolove_redeliver --state {state} --server default. What is not worth it goes with python "
+            "manage.py mmolove_prune --days 90 --failed-days 90"
+        )
+
     assert told() == [
         (
-            "1 reward could not be granted: the portal's receiver of referral_qualified raised.",
-            "Read the error in the list and mend the receiver. They are tried again by themselves.",
+            "1 reward could not be granted, because of ValueError: no.",
+            "Mend the receiver of referral_qualified; they are tried again by themselves, or with “Retry reward”.",
         ),
-        ("MMOLove rejected 1 event.", cure),
-        ("2 events were tried for the whole retry schedule, in vain.", cure),
+        ("1 event was rejected by MMOLove.", cure("rejected")),
+        ("2 events were tried for the whole retry schedule, in vain.", cure("exhausted")),
     ]
+    RewardFactory.create(attempts=1, last_error="ValueError: no")
+    assert told()[0][0] == "2 rewards could not be granted, one of them because of ValueError: no."
 
 
 def test_a_clock_that_is_off(granted: Granted) -> None:
     ServerHealth.objects.create(server="default", since=timezone.now(), clock_skew=90, clock_host="web-1")
-    assert told() == [
-        (
-            "The clock of web-1 is 90 s behind MMOLove's. Delivery allows for it, for now.",
-            "Have that host's clock set by NTP.",
-        )
-    ]
+    assert told() == [("The clock of web-1 is 90 s behind MMOLove's.", "Have that host's clock set by NTP.")]
+
+
+def test_what_the_system_checks_find_is_told(owner: Client, granted: Granted, settings: Any) -> None:
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if "ReferralMiddleware" not in name]
+    ((cause, cure),) = told()
+    assert cause == "The referral middleware is not installed: no visit is captured, no sign-up is attributed."
+    assert cure.startswith("Add 'django_mmolove_referral.middleware.ReferralMiddleware' to MIDDLEWARE")
+    assert cause in content(owner)
+    assert "ReferralMiddleware stands where it has to" not in content(owner)
 
 
 def test_the_most_pressing_comes_first_and_leads_to_where_to_click(owner: Client, configure: Configure) -> None:
-    configure(SERVERS={"eu": {"SERVER_ID": "srv_eu"}})
+    configure(SERVERS={"eu": {"SERVER_ID": "srv_eu", "SHARE_URL": "https://mmolove.example/r/eu"}})
     EventFactory.create()
     let_pass(3600)
     EventFactory.create(state="rejected")
+    EventFactory.create(state="exhausted")
+    ServerHealth.objects.create(server="default", since=timezone.now(), clock_skew=90, clock_host="web-1")
     RewardFactory.create(attempts=1, last_error="ValueError: no")
-    found = findings(collect())
-    assert [(finding.model, finding.query, finding.urgent) for finding in found] == [
-        ("serverhealth", {}, True),
-        ("outboundevent", {"state__exact": "pending"}, True),
-        ("", {}, False),  # no receiver
-        ("reward", {"state__exact": "due"}, True),
-        ("outboundevent", {"state__exact": "rejected"}, False),
+    found = attention("admin")
+    events, servers = (f"/admin/mmolove_referral/{model}/" for model in ("outboundevent", "serverhealth"))
+    assert [(need.finding.id, need.link, need.urgent) for need in found] == [
+        ("settings.missing", servers, True),
+        ("dispatcher.silent", f"{events}?state__exact=pending", True),
+        ("rewards.no_receiver", "/admin/mmolove_referral/reward/?state__exact=due", True),
+        ("backlog.old", f"{events}?state__exact=pending&server=default", True),
+        ("events.rejected", f"{events}?state__exact=rejected&server=default", False),
+        ("events.exhausted", f"{events}?state__exact=exhausted&server=default", False),
+        ("clock.skew", servers, False),
     ]
     page = content(owner)
-    links = re.findall(r'<a href="([^"]+)">Show', page)
-    assert len(links) == 4
-    for link in links:
-        assert "<title>" in html(owner, link)
-    assert "1 outbound event" in html(owner, links[1])
+    links = [unescape(link) for link in re.findall(r'<a href="([^"]+)">Show', page)]
+    assert links == [need.link for need in found]
+    assert [re.findall(rf"<code>{need.finding.id}</code>", page) for need in found] == [
+        [f"<code>{need.finding.id}</code>"] for need in found
+    ]
+    pages = [html(owner, link) for link in links]
+    for number in (1, 3, 4, 5):
+        assert "1 outbound event" in pages[number]
+    assert "1 reward" in pages[2]
+
+
+def test_failing_rewards_are_what_their_link_shows(owner: Client, granted: Granted) -> None:
+    RewardFactory.create()
+    RewardFactory.create(attempts=1, last_error="ValueError: no")
+    (need,) = attention("admin")
+    assert need.link == "/admin/mmolove_referral/reward/?attention=1"
+    assert "1 reward" in html(owner, need.link)
+
+
+def test_every_place_is_of_a_finding_that_there_is() -> None:
+    docs = (Path(__file__).parents[1] / "docs" / "operations.md").read_text("utf-8")
+    for name in PLACES:
+        area, _dot, what = name.partition(".")
+        assert re.search(rf"^\| [^|]*`{area}\.([^|]*\.)?{what}`", docs, re.MULTILINE), name
 
 
 def test_many_are_more_than(monkeypatch: pytest.MonkeyPatch, granted: Granted, owner: Client) -> None:
     monkeypatch.setattr("django_mmolove_referral.stats.COUNTED", 1)
-    monkeypatch.setattr("django_mmolove_referral.attention.COUNTED", 1)
+    monkeypatch.setattr("django_mmolove_referral.doctor.delivery.CAP", 1)
     monkeypatch.setattr("django_mmolove_referral.admin.overview.COUNTED", 1)
     for state in ("rejected", "rejected", "rejected", "waiting", "pending"):
         EventFactory.create(state=state)
-    assert told()[0][0] == "MMOLove rejected more than 1 events."
+    assert told()[0][0] == "over 1 events were rejected by MMOLove."
     assert "1+" in content(owner)
-    assert COUNTED == 10_000
+    assert COUNTED == CAP == 10_000
 
 
 # -- what it shows
@@ -314,12 +433,12 @@ def test_no_secret_and_no_token(owner: Client, granted: Granted) -> None:
 def test_the_number_of_queries_is_constant(owner: Client, granted: Granted, django_assert_num_queries: Any) -> None:
     EventFactory.create()
     RewardFactory.create(referral__referrer=UserFactory.create())
-    with django_assert_num_queries(18):
+    with django_assert_num_queries(33):
         html(owner)
     for _number in range(5):
         EventFactory.create(referral__referrer=UserFactory.create(), state="waiting")
         RewardFactory.create(referral__referrer=UserFactory.create())
-    with django_assert_num_queries(18):
+    with django_assert_num_queries(33):
         html(owner)
 
 
@@ -417,7 +536,7 @@ def test_a_site_may_leave_models_out(owner: Client) -> None:
     RewardFactory.create(attempts=1, referral__referrer=UserFactory.create(name="alice@example.com"))
     EventFactory.create(state="rejected")
     page = content(owner, "/bare/mmolove_referral/serverhealth/overview/")
-    assert "1 reward could not be granted" in page
+    assert "rewards.no_receiver" in page
     assert "Show these rewards" not in page
     assert "alice@example.com" in page
 
@@ -455,9 +574,9 @@ def test_every_word_goes_through_gettext(owner: Client, configure: Configure) ->
     page = content(owner)
     texts = re.findall(r">([^<>]+)<", page) + re.findall(r'(?:aria-label|value)="([^"]+)"', page)
     untranslated = [text.strip() for text in texts if re.search(r"[a-zA-Z]", _outside(text))]
-    data = r"(default|eu|srv_\w+|http://\S+|reg-\d+|99 s \(\)|MMOLOVE_REFERRAL\[.*|[\w-]{30,})"
+    data = r"(default|eu|srv_\w+|http://\S+|reg-\d+|99 s \(\)|[a-z_]+\.[a-z_]+|MMOLOVE_REFERRAL\[.*|[\w-]{30,})"
     assert [text for text in untranslated if not re.fullmatch(data, text)] == []
-    assert Finding in {type(finding) for finding in findings(collect())}
+    assert len(ids()) >= 7
 
 
 def _outside(text: str) -> str:

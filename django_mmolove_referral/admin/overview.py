@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlencode
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
-from django.urls import NoReverseMatch, reverse
 from django.utils.formats import date_format, number_format
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
@@ -17,10 +15,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from .. import advice
-from ..attention import Finding, findings
 from ..conf import ConfigError
 from ..models import OutboundEvent
 from ..stats import COUNTED, DAYS, Day, Referrer, Stats, collect
+from .attention import attention, listed
 from .base import LogAdmin, linked
 from .cards import Card, cards
 from .charts import Series, bar, columns, rate
@@ -32,28 +30,22 @@ NEEDED = tuple(
 )
 """The page tells of all these, so it is for those who may see all of them."""
 
-LABELS: dict[str, Callable[[], str]] = {
-    "outboundevent": lambda: _("Show these events"),
-    "reward": lambda: _("Show these rewards"),
-    "serverhealth": lambda: _("Show the server"),
-}
-
 
 def overview(admin: LogAdmin[Any], request: HttpRequest) -> HttpResponse:
     """The page, on ``admin``'s site."""
     if not request.user.has_perms(NEEDED):
         raise PermissionDenied
     stats = collect()
-    found = findings(stats)
     site = admin.admin_site.name
+    found = attention(site)
     return page(
         admin,
         request,
         "overview",
         _("Overview"),
         well=_well(stats),
-        findings=[(finding, *_where(finding, site)) for finding in found],
-        urgent=any(finding.urgent for finding in found),
+        needs=found,
+        urgent=any(need.urgent for need in found),
         days=_period(stats),
         tiles=_tiles(stats, site),
         charts=[_signups(stats.days), _deliveries(stats.days)],
@@ -79,21 +71,6 @@ def _well(stats: Stats) -> advice.Advice:
         )
         return advice.Advice(cause % {"count": _counted(stats.events.open)}, _("Nothing is to be done."))
     return advice.Advice(_("All is well. Everything has been delivered."), _("Nothing is to be done."))
-
-
-def _where(finding: Finding, site: str) -> tuple[str, str]:
-    """The address and the label of where to click; empty where this site has no such page."""
-    if not finding.model:
-        return "", ""
-    return _list(site, finding.model, **finding.query), LABELS[finding.model]()
-
-
-def _list(site: str, model: str, **query: str) -> str:
-    try:
-        url = reverse(f"{site}:mmolove_referral_{model}_changelist")
-    except NoReverseMatch:
-        return ""
-    return f"{url}?{urlencode(query)}" if query else url
 
 
 def _period(stats: Stats) -> str:
@@ -128,7 +105,7 @@ def _tiles(stats: Stats, site: str) -> list[dict[str, Any]]:
             "number": _counted(events.open),
             "note": _("%(pending)s pending, %(waiting)s waiting for another event")
             % {"pending": _counted(events.pending), "waiting": _counted(events.waiting)},
-            "link": _list(site, "outboundevent", state__exact=state.PENDING.value) if events.open else "",
+            "link": listed(site, "outboundevent", state__exact=state.PENDING.value) if events.open else "",
             "tone": "busy" if events.open else "over",
         },
         {

@@ -12,10 +12,9 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from .. import advice
-from ..delivery.settle import mask
 from ..lifecycle import mark_qualified
 from ..models import OutboundEvent, Referral
-from ..protocol import Kind
+from ..protocol import Kind, mask
 from .base import LogAdmin, ReadOnly, TabularInline, badge, explained, linked, unknown
 from .filters import ServerFilter, StateFilter
 from .operations import Operable, Operation

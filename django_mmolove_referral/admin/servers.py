@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 from django.contrib import messages
@@ -15,8 +14,8 @@ from django.views.decorators.http import require_POST
 
 from .. import advice
 from ..clock import DatabaseNow
-from ..conf import ConfigError, conf
-from ..delivery.dry_run import DryRun, dry_run
+from ..conf import ConfigError
+from ..delivery.dry_run import dry_run
 from ..models import OutboundEvent, ServerHealth
 from .base import LogAdmin
 from .cards import Card, cards
@@ -72,7 +71,7 @@ class ServerHealthAdmin(LogAdmin[ServerHealth]):
             _("Test event to %s") % alias,
             result=result,
             duration=round(result.attempt.duration * 1000),
-            advice=_advice(result, health),
+            advice=advice.of_dry_run(result, health),
         )
 
     def _page(self) -> str:
@@ -84,21 +83,3 @@ class ServerHealthAdmin(LogAdmin[ServerHealth]):
         except ConfigError as error:
             self.message_user(request, str(error), messages.ERROR)
             return []
-
-
-def _advice(result: DryRun, health: ServerHealth) -> advice.Advice:
-    if result.passed:
-        return advice.Advice(
-            _("MMOLove accepted the test event: address, server id, secret and clock are right."),
-            _("Nothing is to be done. What waited for this server leaves now."),
-        )
-    if result.undecided:
-        return advice.Advice(
-            _("MMOLove answered 404 to a token that it has never accepted, which decides nothing."),
-            _("Check the server id '%s' in the MMOLove dashboard; then follow a real share link and sign up once.")
-            % conf.server(result.server).server_id,
-        )
-    attempt = result.attempt
-    if attempt.skew is not None:
-        health.clock_skew, health.clock_host = attempt.skew, socket.gethostname()
-    return advice.of_answer(result.server, attempt.status, attempt.answer.error, health)

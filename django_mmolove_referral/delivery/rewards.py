@@ -7,6 +7,7 @@ import time
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 
 from .. import signals
 from ..clock import DatabaseNow
@@ -19,7 +20,9 @@ from .schedule import after_reward_failure, ahead
 
 logger = logging.getLogger("mmolove_referral.rewards")
 
-NO_RECEIVER = "No receiver is connected to django_mmolove_referral.signals.referral_qualified: connect one in ready()."
+NO_RECEIVER = gettext_noop(
+    "No receiver is connected to django_mmolove_referral.signals.referral_qualified: connect one in ready()."
+)
 LOOK_AGAIN = 3600.0
 """Seconds until a reward without a receiver is looked at again."""
 BATCH = 100

@@ -24,9 +24,7 @@ from ..client import Attempt
 from ..clock import DatabaseNow
 from ..logs import over, trouble
 from ..models import DeliveryAttempt, OutboundEvent, Referral, Reward
-from ..protocol import Kind, Outcome, Verdict
-from ..protocol import mask as mask  # for the admin
-from ..protocol import masked as masked
+from ..protocol import Kind, Outcome, Verdict, masked
 from . import order, schedule
 from .retry import retrying
 from .send import Ruling, Sent

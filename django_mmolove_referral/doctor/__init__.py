@@ -1,4 +1,4 @@
-"""The examination behind ``manage.py mmolove_doctor``: what is wrong with this installation, and what mends it.
+"""The examination behind ``manage.py mmolove_doctor`` and the admin's overview: what is wrong here, and what mends it.
 
 :func:`examine` only looks: it prints nothing, raises nothing that it meets on the way, and changes nothing but that a
 paused server whose dry run passes is opened by the next delivery run.
@@ -18,8 +18,24 @@ from ..models import OutboundEvent
 from ..protocol import printable
 from . import delivery, endpoint, installation
 from .finding import Finding, Severity, error
+from .signs import Signs
 
-__all__ = ["Finding", "Severity", "examine"]
+__all__ = ["Finding", "Severity", "examine", "needs"]
+
+PRESSING = (
+    "database",
+    "migrations",
+    "settings",
+    "middleware",
+    "sessions",
+    "server",
+    "dispatcher",
+    "sweep",
+    "rewards",
+    "backlog",
+    "events",
+)
+"""Which errors are told first, and which warnings, by what was looked at: causes before what they lead to."""
 
 
 def examine(*, offline: bool = False, server: str | None = None) -> Iterator[Finding]:
@@ -29,6 +45,20 @@ def examine(*, offline: bool = False, server: str | None = None) -> Iterator[Fin
     """
     servers = _servers(server)
     return _examine(servers, offline=offline, all_servers=server is None)
+
+
+def needs() -> list[Finding]:
+    """What needs a person, the most pressing first. Nothing is sent, and nothing begins to deliver.
+
+    However many rows there are, the number of queries is the same, and each reads an index's entries up to a limit.
+    """
+    found = [finding for finding in examine(offline=True) if finding.severity is not Severity.OK]
+    return sorted(found, key=_pressing)
+
+
+def _pressing(finding: Finding) -> tuple[bool, int]:
+    area = finding.id.partition(".")[0]
+    return finding.severity is not Severity.ERROR, PRESSING.index(area) if area in PRESSING else len(PRESSING)
 
 
 def _examine(servers: list[Server], *, offline: bool, all_servers: bool) -> Iterator[Finding]:
@@ -43,25 +73,30 @@ def _examine(servers: list[Server], *, offline: bool, all_servers: bool) -> Iter
     tables = list(_contained(lambda: installation.of_migrations(using)))
     yield from tables
     usable = all(finding.severity is Severity.OK for finding in tables)
+    signs = Signs(using)
     for server in servers:
-        yield from _of_server(server, using if usable else None, offline=offline)
+        yield from _of_server(server, signs if usable else None, offline=offline)
     if usable:
         if all_servers:
             yield from _contained(lambda: delivery.of_strangers(using))
-        yield from _contained(lambda: delivery.of_dispatcher(using))
+        yield from _contained(lambda: delivery.of_dispatcher(signs))
         yield from _contained(lambda: delivery.of_rewards(using))
 
 
-def _of_server(server: Server, using: str | None, *, offline: bool) -> Iterator[Finding]:
+def _of_server(server: Server, signs: Signs | None, *, offline: bool) -> Iterator[Finding]:
     try:
         server.credentials()
     except ConfigError:
         return  # named among the settings
-    sent = [] if offline else list(_contained(lambda: endpoint.of_endpoint(server, using), server.alias))
+    sent = (
+        []
+        if offline
+        else list(_contained(lambda: endpoint.of_endpoint(server, signs.using if signs else None), server.alias))
+    )
     yield from sent
     passed = any(finding.id == "dry_run.passed" for finding in sent)
-    if using is not None:
-        yield from _contained(lambda: delivery.of_server(server, using, sent=bool(sent), passed=passed), server.alias)
+    if signs is not None:
+        yield from _contained(lambda: delivery.of_server(server, signs, sent=bool(sent), passed=passed), server.alias)
 
 
 def _servers(alias: str | None) -> list[Server]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
-from django.db.models import DurationField, ExpressionWrapper, F, Min, QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from .. import advice, checks
 from ..clock import DatabaseNow
@@ -18,41 +20,19 @@ from ..signals import referral_qualified
 from .endpoint import of_remembered_clock
 from .finding import Finding, Severity, error, lasting, ok, told, warning
 from .installation import of_check
+from .signs import Signs, oldest, overdue
 
 CAP = 10_000
 """Rows that are counted; beyond that the count is "over 10000"."""
-PATIENCE = 120.0
-"""Seconds of silence, or four sweep intervals if that is longer, after which delivery is taken to be dead."""
-PATIENCE_WITH_CRON = 3600.0
-"""The same where ``mmolove_deliver --once`` was last: nobody knows how often cron runs it."""
+STRANGERS = 20
+"""Servers that the settings do not have, of which at most is told."""
 
 State, Kind = OutboundEvent.State, Heartbeat.Kind
 
 
-class Signs:
-    """The signs of life in the database: how long ago each kind was seen, and where."""
-
-    def __init__(self, using: str) -> None:
-        rows = Heartbeat.objects.using(using).annotate(
-            age=ExpressionWrapper(DatabaseNow() - F("seen_at"), output_field=DurationField())
-        )
-        #: Seconds and host, by kind.
-        self.seen = {row.kind: (row.age.total_seconds(), row.host) for row in rows}
-
-    def latest(self) -> tuple[str, float, str] | None:
-        """Kind, seconds and host of the last one, or ``None`` if nothing ever delivered."""
-        return min(((kind, *sign) for kind, sign in self.seen.items()), key=lambda sign: sign[1], default=None)
-
-    def patience(self) -> float:
-        """Seconds after which work that is due is late."""
-        latest = self.latest()
-        usual = max(PATIENCE, 4 * conf.sweep_interval)
-        return max(usual, PATIENCE_WITH_CRON) if latest and latest[0] == Kind.ONCE else usual
-
-
-def of_server(server: Server, using: str, *, sent: bool, passed: bool) -> Iterator[Finding]:
+def of_server(server: Server, signs: Signs, *, sent: bool, passed: bool) -> Iterator[Finding]:
     """How delivery to ``server`` stands. A dry run has just been ``sent``, and ``passed``."""
-    health = ServerHealth.objects.using(using).filter(server=server.alias).first()
+    health = ServerHealth.objects.using(signs.using).filter(server=server.alias).first()
     if health is not None and (not sent or health.clock_host != socket.gethostname()):
         yield from of_remembered_clock(server, health)
     paused = health is not None and health.state != ServerHealth.State.OPEN
@@ -64,20 +44,24 @@ def of_server(server: Server, using: str, *, sent: bool, passed: bool) -> Iterat
         yield told("server.paused", Severity.ERROR, advised, server=server.alias)
     elif passed or not sent:  # else the dry run has said how it stands
         yield told("server.open", Severity.OK, advised, server=server.alias)
-    events = OutboundEvent.objects.using(using).filter(server=server.alias)
-    yield _of_backlog(server, events.filter(state=State.PENDING), Signs(using).patience(), paused=paused)
+    events = OutboundEvent.objects.using(signs.using).filter(server=server.alias)
+    yield _of_backlog(server, events.filter(state=State.PENDING), signs, paused=paused)
     yield from _of_failures(server, events)
 
 
-def _of_backlog(server: Server, pending: QuerySet[OutboundEvent], patience: float, *, paused: bool) -> Finding:
-    age = oldest(pending.filter(due_at__lte=DatabaseNow()), "due_at")
+def _of_backlog(server: Server, pending: QuerySet[OutboundEvent], signs: Signs, *, paused: bool) -> Finding:
+    age, count = oldest(pending.filter(due_at__lte=DatabaseNow()), "due_at"), _count(pending)
     if age is None:
-        waiting = _counted(pending)
-        seen = _("No event is due; %s wait for their next try.") % waiting if waiting != "0" else _("No event is due.")
-        return ok("backlog.ok", seen, server=server.alias)
-    seen = _("%(count)s events are to be sent, the first of them due for %(age)s.")
-    seen %= {"count": _counted(pending), "age": lasting(age)}
-    if age <= patience:
+        seen = ngettext(
+            "No event is due; %s waits for its next try.", "No event is due; %s wait for their next try.", count
+        )
+        return ok("backlog.ok", seen % _amount(count) if count else _("No event is due."), server=server.alias)
+    seen = ngettext(
+        "%(count)s event is to be sent, due for %(age)s.",
+        "%(count)s events are to be sent, the first of them due for %(age)s.",
+        count,
+    ) % {"count": _amount(count), "age": lasting(age)}
+    if age <= signs.patience():
         return ok("backlog.ok", seen, server=server.alias)
     if paused:
         cure = _("Do what is said of the paused server; then all of them leave at once.")
@@ -89,42 +73,70 @@ def _of_backlog(server: Server, pending: QuerySet[OutboundEvent], patience: floa
 
 
 def _of_failures(server: Server, events: QuerySet[OutboundEvent]) -> Iterator[Finding]:
-    for state, seen in (
-        (State.REJECTED, _("%s events were rejected by MMOLove.")),
-        (State.EXHAUSTED, _("%s events were tried for the whole retry schedule, in vain.")),
+    rejected, exhausted = (_count(events.filter(state=state)) for state in (State.REJECTED, State.EXHAUSTED))
+    for state, count, seen in (
+        (
+            State.REJECTED,
+            rejected,
+            ngettext("%s event was rejected by MMOLove.", "%s events were rejected by MMOLove.", rejected),
+        ),
+        (
+            State.EXHAUSTED,
+            exhausted,
+            ngettext(
+                "%s event was tried for the whole retry schedule, in vain.",
+                "%s events were tried for the whole retry schedule, in vain.",
+                exhausted,
+            ),
+        ),
     ):
-        count = _counted(events.filter(state=state))
-        if count != "0":
+        if count:
             cure = _(
                 "Open one in the admin (Outbound events, state “%(state)s”) and do what its page says; then python "
                 "manage.py mmolove_redeliver --state %(value)s --server %(server)s. What is not worth it goes with "
                 "python manage.py mmolove_prune --days 90 --failed-days 90"
             ) % {"state": state.label, "value": state.value, "server": server.alias}
-            yield warning(f"events.{state.value}", seen % count, cure, server=server.alias)
+            yield warning(f"events.{state.value}", seen % _amount(count), cure, server=server.alias)
 
 
 def of_strangers(using: str) -> Iterator[Finding]:
     """Open events of servers that the settings do not have."""
-    known = list(conf.servers)
-    rows = OutboundEvent.objects.using(using).filter(state__in=(State.PENDING, State.WAITING)).exclude(server__in=known)
-    for alias in rows.order_by("server").values_list("server", flat=True).distinct():
-        yield error(
-            "server.unknown",
-            _("%(count)s events wait for the server '%(alias)s', which the settings do not have.")
-            % {"count": _counted(rows.filter(server=alias)), "alias": alias},
-            _("Put MMOLOVE_REFERRAL['SERVERS']['%s'] back, or cancel them in the admin (Outbound events).") % alias,
-            server=alias,
-        )
+    events = OutboundEvent.objects.using(using)
+    for alias in islice(_strangers(using), STRANGERS):
+        rows = events.filter(server=alias)
+        count = sum(_count(rows.filter(state=state)) for state in (State.PENDING, State.WAITING))
+        if count:
+            seen = ngettext(
+                "%(count)s event waits for the server '%(alias)s', which the settings do not have.",
+                "%(count)s events wait for the server '%(alias)s', which the settings do not have.",
+                count,
+            )
+            yield error(
+                "server.unknown",
+                seen % {"count": _amount(count), "alias": alias},
+                _("Put MMOLOVE_REFERRAL['SERVERS']['%s'] back, or cancel them in the admin (Outbound events).") % alias,
+                server=alias,
+            )
 
 
-def of_dispatcher(using: str) -> Iterator[Finding]:
+def _strangers(using: str) -> Iterator[str]:
+    """From one server to the next in the index: with DISTINCT the database would read every event."""
+    known = set(conf.servers)
+    servers = OutboundEvent.objects.using(using).order_by("server").values_list("server", flat=True)
+    alias = servers.first()
+    while alias is not None:
+        if alias not in known:
+            yield alias
+        alias = servers.filter(server__gt=alias).first()
+
+
+def of_dispatcher(signs: Signs) -> Iterator[Finding]:
     """Is anything alive that delivers, and with Celery, does beat sweep?"""
     try:
         dispatch = conf.dispatch
     except ConfigError:
         return  # named among the settings
-    signs = Signs(using)
-    late = (overdue(using) or 0.0) > signs.patience()
+    late = (overdue(signs.using) or 0.0) > signs.patience()
     yield _of_signs(signs, dispatch, late=late)
     if dispatch != "celery":
         return
@@ -171,66 +183,44 @@ def _of_signs(signs: Signs, dispatch: str, *, late: bool) -> Finding:
 
 
 def of_rewards(using: str) -> Iterator[Finding]:
-    due = Reward.objects.using(using).filter(state=Reward.State.DUE)
+    due = Reward.objects.using(using).filter(state=Reward.State.DUE).order_by("-due_at")
+    # Those that failed are due later than the others, so they are the first that are counted.
+    counts = due[: CAP + 1].aggregate(due=Count("pk"), failing=Count("pk", filter=Q(attempts__gt=0)))
+    count, failing = counts["due"], counts["failing"]
     if not referral_qualified.has_listeners(Referral):
-        count = _counted(due)
-        seen = (
-            NO_RECEIVER
-            if count == "0"
-            else _("%(count)s rewards are due. %(why)s") % {"count": count, "why": NO_RECEIVER}
-        )
+        why = _(NO_RECEIVER)
+        seen = ngettext("%(count)s reward is due. %(why)s", "%(count)s rewards are due. %(why)s", count)
         cure = _(
             "Connect a receiver to django_mmolove_referral.signals.referral_qualified in your AppConfig.ready(), as "
             "the README shows (step 8)."
         )
-        yield (warning if count == "0" else error)("rewards.no_receiver", seen, cure)
-        return
-    failing = due.filter(attempts__gt=0)
-    count = _counted(failing)
-    if count != "0":
-        last = failing.order_by("due_at").values_list("last_error", flat=True).first() or ""
+        yield (
+            error("rewards.no_receiver", seen % {"count": _amount(count), "why": why}, cure)
+            if count
+            else warning("rewards.no_receiver", why, cure)
+        )
+    elif failing:
+        seen = ngettext(
+            "%(count)s reward could not be granted, because of %(error)s.",
+            "%(count)s rewards could not be granted, one of them because of %(error)s.",
+            failing,
+        )
+        last = due.filter(attempts__gt=0).values_list("last_error", flat=True).first() or ""
         yield error(
             "rewards.failing",
-            _("%(count)s rewards could not be granted, one of them because of %(error)s.")
-            % {"count": count, "error": last.rstrip(".")},
+            seen % {"count": _amount(failing), "error": last.rstrip(".")},
             _("Mend the receiver of referral_qualified; they are tried again by themselves, or with “Retry reward”."),
         )
-        return
-    count = _counted(due)
-    seen = (
-        _("A receiver grants the rewards; none is due.")
-        if count == "0"
-        else _("A receiver grants the rewards; %s due.")
-    )
-    yield ok("rewards.ok", seen if count == "0" else seen % count)
+    elif count:
+        yield ok("rewards.ok", _("A receiver grants the rewards; %s due.") % _amount(count))
+    else:
+        yield ok("rewards.ok", _("A receiver grants the rewards; none is due."))
 
 
-def overdue(using: str) -> float | None:
-    """Seconds for which something has been due that could have been done: an event of an open server, a reward."""
-    closed = ServerHealth.objects.using(using).exclude(state=ServerHealth.State.OPEN).values_list("server", flat=True)
-    servers = [server.alias for server in conf.servers.values() if _usable(server)]
-    events = OutboundEvent.objects.using(using).filter(server__in=servers, state=State.PENDING)
-    ages = (
-        oldest(events.exclude(server__in=list(closed)), "due_at"),
-        oldest(Reward.objects.using(using).filter(state=Reward.State.DUE), "due_at"),
-    )
-    return max((age for age in ages if age is not None), default=None)
+def _count(rows: QuerySet[Any]) -> int:
+    """How many there are; ``CAP + 1`` stands for more than ``CAP``."""
+    return rows.order_by()[: CAP + 1].count()
 
 
-def oldest(rows: QuerySet[Any], field: str) -> float | None:
-    """Seconds since the smallest ``field``, by the database's clock; ``None`` without rows."""
-    age = rows.aggregate(age=ExpressionWrapper(DatabaseNow() - Min(field), output_field=DurationField()))["age"]
-    return None if age is None else float(age.total_seconds())
-
-
-def _counted(rows: QuerySet[Any]) -> str:
-    count = rows.order_by()[: CAP + 1].count()
+def _amount(count: int) -> str:
     return _("over %d") % CAP if count > CAP else str(count)
-
-
-def _usable(server: Server) -> bool:
-    try:
-        server.credentials()
-    except ConfigError:
-        return False
-    return True

@@ -9,6 +9,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from ..advice import Advice
+from ..conf import DEFAULT_SERVER
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 
@@ -34,6 +35,13 @@ class Finding:
     cure: str = ""
     #: The alias of the server that it is about; empty if it is about all of them.
     server: str = ""
+
+    @property
+    def words(self) -> str:
+        """What was seen, and at which server if that is not the default one."""
+        if self.server in ("", DEFAULT_SERVER):
+            return self.seen
+        return _("%(seen)s [%(server)s]") % {"seen": self.seen, "server": self.server}
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "severity": self.severity.value}

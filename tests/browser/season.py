@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from django.contrib.auth.models import Permission, User
 from django.utils import timezone
 
-from django_mmolove_referral.models import DeliveryAttempt, OutboundEvent, Referral, Reward, ServerHealth
+from django_mmolove_referral.models import DeliveryAttempt, Heartbeat, OutboundEvent, Referral, Reward, ServerHealth
 from tests.browser.portal import PASSWORD
 
 PLAYERS = ("mirelle", "oskar", "tamsin", "nadia", "yun", "ida")
@@ -30,6 +30,7 @@ def fill() -> None:
     refused = User.objects.create(username="friend-of-nobody")
     _journey(refused, None, today - timedelta(days=4), dice, qualified=False, down=False, refused=True)
     ServerHealth.objects.create(server="default", since=today, last_success_at=today)
+    Heartbeat.objects.create(kind="once", host="portal", seen_at=timezone.now())  # from cron, which may take its time
     clerk = User.objects.create_user("clerk", password=PASSWORD, is_staff=True)
     clerk.user_permissions.add(Permission.objects.get(codename="view_referral"))
 

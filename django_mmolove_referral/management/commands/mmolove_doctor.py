@@ -11,7 +11,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ...conf import DEFAULT_SERVER, ConfigError
+from ...conf import ConfigError
 from ...doctor import Finding, Severity, examine
 
 LONGEST = 110
@@ -79,8 +79,7 @@ class Command(BaseCommand):
         }[finding.severity]
         # One line for what is well, so that the rest stands out.
         head = "" if finding.severity is Severity.OK else f"{finding.id}: "
-        where = f" [{finding.server}]" if finding.server not in ("", DEFAULT_SERVER) else ""
-        first, *more = self._lines(f"{head}{finding.seen}{where}")
+        first, *more = self._lines(f"{head}{finding.words}")
         self.stdout.write(style(f"{finding.severity.value:<{MARGIN}}") + first)
         for line in more:
             self.stdout.write(" " * MARGIN + line)

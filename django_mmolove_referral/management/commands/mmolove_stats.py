@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from ... import stats
 from ...advice import when
-from ...attention import amount, findings
+from ...doctor import needs
 from ...protocol import printable
 
 
@@ -28,15 +28,15 @@ class Command(BaseCommand):
         if options["json"]:
             self.stdout.write(json.dumps(found.as_dict(), indent=2))
         else:
-            for line in (*_needs(found), *_lines(found)):
+            for line in (*_needs(), *_lines(found)):
                 self.stdout.write(line)
 
 
-def _needs(found: stats.Stats) -> Iterator[str]:
-    needs = findings(found)
-    yield "Needs attention:" if needs else "Nothing needs attention."
-    for need in needs:
-        yield f"- {need.advice.cause} {need.advice.cure}"
+def _needs() -> Iterator[str]:
+    found = needs()
+    yield "Needs attention:" if found else "Nothing needs attention."
+    for need in found:
+        yield f"- {need.id}: {need.words} {need.cure}"
 
 
 def _lines(found: stats.Stats) -> Iterator[str]:
@@ -52,12 +52,12 @@ def _lines(found: stats.Stats) -> Iterator[str]:
     yield f"  {'requests':12}{accepted} accepted, {refused} refused, {failed} without a usable answer"
     yield "Now:"
     counts = ", ".join(
-        f"{amount(getattr(events, name))} {name}" for name in ("pending", "waiting", "rejected", "exhausted")
+        f"{_amount(getattr(events, name))} {name}" for name in ("pending", "waiting", "rejected", "exhausted")
     )
     yield f"  {'events':12}{counts}"
     if found.oldest:
         yield f"  {'oldest open':12}{found.oldest.server_event_id}, written {when(found.oldest.created_at)}"
-    yield f"  {'rewards':12}{amount(rewards.due)} due, {amount(rewards.failing)} could not be granted"
+    yield f"  {'rewards':12}{_amount(rewards.due)} due, {_amount(rewards.failing)} could not be granted"
     if latency.answers:
         yield f"  {'answer time':12}median {latency.median} ms, 95 % within {latency.p95} ms (last {latency.answers})"
     for server in found.as_dict()["servers"]:
@@ -66,3 +66,8 @@ def _lines(found: stats.Stats) -> Iterator[str]:
         yield "Top referrers (captured, qualified, rewarded):"
     for referrer in found.referrers:
         yield f"  {printable(referrer.name)}: {referrer.captured}, {referrer.qualified}, {referrer.rewarded}"
+
+
+def _amount(count: int) -> str:
+    """A number as it was counted: up to a limit."""
+    return f"more than {stats.COUNTED}" if count > stats.COUNTED else str(count)
