@@ -105,6 +105,7 @@ class Drain:
                         return self.tally
                 self._watch(self.tally)
         finally:
+            self._until = 0.0  # if it broke off: what has been claimed ahead is not begun
             for pool in self._pools.values():
                 pool.close()
 
@@ -126,8 +127,8 @@ class Drain:
     # -- feeding
 
     def _feed(self) -> None:
-        for server in conf.servers.values():
-            own, pool = lane(server.alias), self._pools[server.alias]
+        for alias, pool in self._pools.items():
+            own, server = lane(alias), conf.server(alias)
             if own.halted and pool.in_flight:
                 continue  # what comes back says whether the server pauses
             own.halted = False

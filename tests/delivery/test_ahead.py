@@ -11,7 +11,8 @@ import pytest
 from django_mmolove_referral import attach_referral
 from django_mmolove_referral.delivery.claim import Claimed, release
 from django_mmolove_referral.delivery.drain import Drain, Tally
-from django_mmolove_referral.delivery.pool import AHEAD
+from django_mmolove_referral.delivery.pool import AHEAD, Pool
+from django_mmolove_referral.delivery.send import Sent
 from django_mmolove_referral.models import OutboundEvent
 from django_mmolove_referral.sandbox.core import Sandbox
 from django_mmolove_referral.sandbox.faults import Fault, Fields
@@ -89,6 +90,34 @@ def test_what_could_outlast_its_lease_is_claimed_anew(
     assert len(released) >= len(backlog) - 1
     events = OutboundEvent.objects.filter(server_event_id__in=backlog)
     assert [(event.attempts, event.delivery_attempts.count()) for event in events] == [(1, 1)] * len(backlog)
+
+
+def test_a_drain_that_breaks_off_begins_nothing_more(
+    backlog: list[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, broken = [], threading.Event()
+
+    def watch(fields: Fields) -> bool:
+        seen.append(str(fields["server_event_id"]))
+        if len(seen) > 1:
+            broken.wait(30)
+        return False
+
+    def fail(results: Sequence[Sent], *, using: str) -> None:
+        raise RuntimeError("the database is gone")
+
+    def close(pool: Pool[Any]) -> None:
+        broken.set()
+        end(pool)
+
+    end = Pool.close
+    monkeypatch.setattr(Pool, "close", close)
+    monkeypatch.setattr("django_mmolove_referral.delivery.drain.settle", fail)
+    sandbox.script(Fault(when=watch), times=None)
+    with pytest.raises(RuntimeError, match="gone"):
+        Drain(concurrency=1).run()
+    assert seen == backlog[:2], "the second was under way"
+    assert OutboundEvent.objects.filter(claim__isnull=False).count() == len(backlog), "after their lease"
 
 
 def test_a_slow_server_holds_up_no_other(
