@@ -26,6 +26,7 @@ from django_mmolove_referral import advice, attach_referral, doctor, tasks
 from django_mmolove_referral.conf import conf
 from django_mmolove_referral.delivery import dispatch, health, life
 from django_mmolove_referral.delivery.dry_run import dry_run
+from django_mmolove_referral.doctor import needs
 from django_mmolove_referral.models import Heartbeat, OutboundEvent, Referral, Reward, ServerHealth
 from django_mmolove_referral.sandbox.core import Sandbox
 from tests.clock import let_pass
@@ -260,6 +261,7 @@ def test_no_share_links(alive: None, configure: Callable[..., None], settings: A
     settings.ROOT_URLCONF = "tests.bare_urls"
     found = findings()
     assert found["share_links.no_path"]["severity"] == "warning"
+    assert not [finding for finding in needs() if finding.id.startswith("share_links")], "a portal may do without"
     assert 'include("django_mmolove_referral.urls")' in found["share_links.no_path"]["cure"]
 
 

@@ -571,10 +571,11 @@ def test_every_word_goes_through_gettext(owner: Client, configure: Configure) ->
     for event in (EventFactory.create(state="rejected"), EventFactory.create(state="exhausted"), EventFactory.create()):
         DeliveryAttempt.objects.create(event=event, started_at=now, duration_ms=9, signed_at=0, status=200)
     RewardFactory.create(attempts=1, referral__referrer=UserFactory.create(name="7"))
+    EventFactory.create(referral__server="gone")
     page = content(owner)
     texts = re.findall(r">([^<>]+)<", page) + re.findall(r'(?:aria-label|value)="([^"]+)"', page)
     untranslated = [text.strip() for text in texts if re.search(r"[a-zA-Z]", _outside(text))]
-    data = r"(default|eu|srv_\w+|http://\S+|reg-\d+|99 s \(\)|[a-z_]+\.[a-z_]+|MMOLOVE_REFERRAL\[.*|[\w-]{30,})"
+    data = r"(default|eu|gone|srv_\w+|http://\S+|reg-\d+|99 s \(\)|[a-z_]+\.[a-z_]+|MMOLOVE_REFERRAL\[.*|[\w-]{30,})"
     assert [text for text in untranslated if not re.fullmatch(data, text)] == []
     assert len(ids()) >= 7
 

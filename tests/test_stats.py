@@ -340,9 +340,6 @@ send them now: python manage.py mmolove_deliver --once
 - events.rejected: 1 event was rejected by MMOLove. Open one in the admin (Outbound events, state “rejected”) \
 and do what its page says; then python manage.py mmolove_redeliver --state rejected --server default. What is \
 not worth it goes with python manage.py mmolove_prune --days 90 --failed-days 90
-- share_links.no_url: Share links lead to the portal's own front page. [eu] Set \
-MMOLOVE_REFERRAL['SERVERS']['eu']['SHARE_URL'] to your server's link at MMOLove, e.g. \
-"https://mmolove.com/r/your-server".
 - clock.skew: The clock of web-1 is 61 s behind MMOLove's. Have that host's clock set by NTP.
 Since Oct. 22, 2026, midnight (UTC):
   captured    2, 100 %

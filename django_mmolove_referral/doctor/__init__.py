@@ -53,12 +53,17 @@ def needs() -> list[Finding]:
     However many rows there are, the number of queries is the same, and each reads an index's entries up to a limit.
     """
     found = [finding for finding in examine(offline=True) if finding.severity is not Severity.OK]
-    return sorted(found, key=_pressing)
+    # A portal may do without share links; to be told so for good, each time, would be a nuisance.
+    return sorted((finding for finding in found if _area(finding) != "share_links"), key=_pressing)
 
 
 def _pressing(finding: Finding) -> tuple[bool, int]:
-    area = finding.id.partition(".")[0]
+    area = _area(finding)
     return finding.severity is not Severity.ERROR, PRESSING.index(area) if area in PRESSING else len(PRESSING)
+
+
+def _area(finding: Finding) -> str:
+    return finding.id.partition(".")[0]
 
 
 def _examine(servers: list[Server], *, offline: bool, all_servers: bool) -> Iterator[Finding]:
