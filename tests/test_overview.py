@@ -283,9 +283,9 @@ def test_what_failed(granted: Granted) -> None:
 
     def cure(state: str) -> str:
         return (
-            f"Open one in the admin (Outbound events, state “{state}”) and do what its page says; then python "
-            f"manage.py mmolove_redeliver --state {state} --server default. What is not worth it goes with python "
-            "manage.py mmolove_prune --days 90 --failed-days 90"
+            f"Open one in the admin (Outbound events, state “{state}”) and do what its page says, then choose "
+            f"“Redeliver now”. For all of them: python manage.py mmolove_redeliver --state {state} --server default. "
+            "What is not worth it goes with python manage.py mmolove_prune --days 90 --failed-days 90"
         )
 
     assert told() == [

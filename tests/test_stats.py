@@ -338,7 +338,8 @@ referral_qualified; they are tried again by themselves, or with “Retry reward�
 - backlog.old: 1 event is to be sent, due for 30 minutes. Do what is said of what delivers (dispatcher.…); or \
 send them now: python manage.py mmolove_deliver --once
 - events.rejected: 1 event was rejected by MMOLove. Open one in the admin (Outbound events, state “rejected”) \
-and do what its page says; then python manage.py mmolove_redeliver --state rejected --server default. What is \
+and do what its page says, then choose “Redeliver now”. For all of them: python manage.py mmolove_redeliver \
+--state rejected --server default. What is \
 not worth it goes with python manage.py mmolove_prune --days 90 --failed-days 90
 - clock.skew: The clock of web-1 is 61 s behind MMOLove's. Have that host's clock set by NTP.
 Since Oct. 22, 2026, midnight (UTC):

@@ -92,9 +92,9 @@ def _of_failures(server: Server, events: QuerySet[OutboundEvent]) -> Iterator[Fi
     ):
         if count:
             cure = _(
-                "Open one in the admin (Outbound events, state “%(state)s”) and do what its page says; then python "
-                "manage.py mmolove_redeliver --state %(value)s --server %(server)s. What is not worth it goes with "
-                "python manage.py mmolove_prune --days 90 --failed-days 90"
+                "Open one in the admin (Outbound events, state “%(state)s”) and do what its page says, then choose "
+                "“Redeliver now”. For all of them: python manage.py mmolove_redeliver --state %(value)s --server "
+                "%(server)s. What is not worth it goes with python manage.py mmolove_prune --days 90 --failed-days 90"
             ) % {"state": state.label, "value": state.value, "server": server.alias}
             yield warning(f"events.{state.value}", seen % _amount(count), cure, server=server.alias)
 
