@@ -61,8 +61,7 @@ def sink(*, latency: float = 0.0, opening: float = 0.0, tls: str = "") -> Iterat
         try:
             yield Sink(process)
         finally:
-            assert process.stdin
-            process.stdin.close()
+            process.kill()  # it has nothing to lose, and may have connections to wait for
 
 
 def lap(contestant: Contestant, sink: Sink) -> Lap:
