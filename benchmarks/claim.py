@@ -81,8 +81,10 @@ def fill(number: int, server: str, state: str) -> None:
     with connection.cursor() as cursor:
         if connection.vendor == "mysql":
             cursor.execute(f"SET SESSION max_recursive_iterations = {number + 1}")
-        head = f"INSERT INTO {referrals} (id, user_id, server, token, referrer_code, state, referral_id, {stamp})"
-        row = f"SELECT i + {first + 10_000_000}, {nobody}, '{server}', 't', '', 'registered', '', %s FROM n"
+        head = (
+            f"INSERT INTO {referrals} (id, user_id, server, token, referrer_code, state, referral_id, pruned, {stamp})"
+        )
+        row = f"SELECT i + {first + 10_000_000}, {nobody}, '{server}', 't', '', 'registered', '', '', %s FROM n"
         cursor.execute(f"{head} {recursive} {row}", [one.created_at])
         head = (
             f"INSERT INTO {events} (id, referral_id, server, kind, server_event_id, body, frozen, state, outcome,"
