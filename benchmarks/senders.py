@@ -7,6 +7,7 @@ others send the lines of a file, and write nothing down.
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import hmac
 import json
@@ -39,15 +40,17 @@ def drain(options: argparse.Namespace) -> Work:
     from . import portal
 
     portal.setup(ENDPOINT=options.endpoint, VERIFY=options.ca or True)
+    from django.core.management import call_command
     from django.db import connection
 
+    from django_mmolove_referral.management.commands.mmolove_deliver import Command
+
     connection.ensure_connection()
+    command = Command(stdout=StringIO())
+    gc.freeze()  # as the command itself does when it is a process's only one
 
     def work() -> None:
-        from django_mmolove_referral.management.commands.mmolove_deliver import Command
-
-        command = ["manage.py", "mmolove_deliver", "--once", f"--concurrency={options.connections}"]
-        Command(stdout=StringIO()).run_from_argv(command)
+        call_command(command, once=True, concurrency=options.connections)
 
     return work
 
