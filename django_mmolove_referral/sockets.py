@@ -149,8 +149,8 @@ class _Timed(_Socket):
     def _within(self, operation: Callable[..., _T], *args: Any) -> _T:
         exchange = current.exchange
         left = exchange.remaining()
-        # Setting it is a system call and a chance for each other thread to take the interpreter: five of them in each
-        # exchange took more time than everything else.
+        # Setting it is a system call and a chance for each other thread to take the interpreter, several times in each
+        # exchange.
         if abs(left - (self.gettimeout() or 0.0)) > SLACK:
             super().settimeout(left)
         try:

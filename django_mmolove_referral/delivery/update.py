@@ -1,4 +1,4 @@
-"""One UPDATE for a batch of rows that get different values, at a tenth of the CPU of Django's ``bulk_update``."""
+"""One UPDATE for a batch of rows that get different values, at a fraction of the CPU of Django's ``bulk_update``."""
 
 from __future__ import annotations
 
