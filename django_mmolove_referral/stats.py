@@ -1,7 +1,7 @@
 """How referrals and deliveries stand, in numbers: what the admin's overview and ``mmolove_stats`` show.
 
-However many rows there are, the work is bounded: days and funnel look at the newest :data:`WINDOW_ROWS` rows of the
-last :data:`DAYS` days at most, states are counted up to :data:`COUNTED`, latency is that of the last :data:`RECENT`
+However many rows there are, the work is bounded: days and funnel look at the newest :data:`~.window.WINDOW_ROWS` rows of the
+last :data:`~.window.DAYS` days at most, states are counted up to :data:`COUNTED`, latency is that of the last :data:`RECENT`
 attempts.
 """
 
@@ -9,28 +9,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import date, datetime, time, timedelta
+from dataclasses import asdict, dataclass
+from datetime import date, datetime
 from typing import Any
 
-from django.conf import settings
-from django.contrib.auth import get_user_model
-from django.db.models import Case, Count, FilteredRelation, IntegerField, Max, Model, Q, QuerySet, Value, When
+from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 
 from . import signals
 from .conf import ConfigError, conf
 from .models import DeliveryAttempt, OutboundEvent, Referral, Reward, ServerHealth
+from .window import ANSWERS, STEPS, Newest, Referrer, best_referrers, captured_by_day, local, midnights, requests_by_day
 
-DAYS = 30
-WINDOW_ROWS = 100_000
 COUNTED = 10_000
 RECENT = 1_000
-REFERRERS = 10
 
 State = OutboundEvent.State
-_ACCEPTED = Q(status=200, error="")
-_REFUSED = Q(status__gte=300, status__lt=500) & ~Q(status__in=(408, 425, 429))
 
 
 @dataclass(frozen=True)
@@ -64,17 +58,6 @@ class Latency:
     p95: int | None
     #: How many answers that is of.
     answers: int
-
-
-@dataclass(frozen=True)
-class Referrer:
-    """Whom a player brought since the window's start."""
-
-    user: Any
-    name: str
-    captured: int
-    qualified: int
-    rewarded: int
 
 
 @dataclass(frozen=True)
@@ -168,12 +151,12 @@ class Stats:
 def collect() -> Stats:
     """The numbers as they are now, in a constant number of queries."""
     now = timezone.now()
-    starts = _midnights(now)
-    referrals, attempts = _Newest.of(Referral, "created_at"), _Newest.of(DeliveryAttempt, "started_at")
+    starts = midnights(now)
+    referrals, attempts = Newest.of(Referral, "created_at"), Newest.of(DeliveryAttempt, "started_at")
     since = max([starts[0], *referrals.left_out, *attempts.left_out])
     while starts[1:] and starts[1] <= since:
         del starts[0]
-    captured, requests = _captured(referrals, since, starts), _requests(attempts, since, starts)
+    captured, requests = captured_by_day(referrals, since, starts), requests_by_day(attempts, since, starts)
     aliases, problem = _configured()
     health = {row.server: row for row in ServerHealth.objects.all()}
     known = sorted({*aliases, *health})
@@ -184,11 +167,11 @@ def collect() -> Stats:
         since=since,
         time_zone=timezone.get_current_timezone_name(),
         days=[
-            Day(_local(start), captured[number]["captured"], *(requests[number][key] for key in _ANSWERS))
+            Day(local(start), captured[number]["captured"], *(requests[number][key] for key in ANSWERS))
             for number, start in enumerate(starts)
         ],
-        funnel=Funnel(**{key: sum(row[key] for row in captured) for key in _STEPS}),
-        referrers=_referrers(referrals, since),
+        funnel=Funnel(**{key: sum(row[key] for row in captured) for key in STEPS}),
+        referrers=best_referrers(referrals, since),
         events=Events(len(pending), len(waiting), _count(known, State.REJECTED), _count(known, State.EXHAUSTED)),
         oldest=_oldest([row[1] for row in pending + waiting]),
         latency=_latency([duration for duration, status in recent if status]),
@@ -213,103 +196,6 @@ def _configured() -> tuple[list[str], str]:
         return list(conf.servers), ""
     except ConfigError as error:
         return [], str(error)
-
-
-# -- the window, by days
-
-
-_STEPS = ("captured", "registered", "qualified", "rewarded")
-_ANSWERS = ("accepted", "refused", "failed")
-
-
-@dataclass(frozen=True)
-class _Newest:
-    """The newest rows of a table. By key: that is a range of the table itself, and needs no other index."""
-
-    rows: QuerySet[Any]
-    field: str
-    #: The key of no older row is greater.
-    floor: int
-    #: When the last row was written that is not among them, if there is one.
-    left_out: list[datetime]
-
-    @classmethod
-    def of(cls, model: type[Model], field: str) -> _Newest:
-        rows = model._default_manager.all()
-        floor = (rows.aggregate(last=Max("pk"))["last"] or 0) - WINDOW_ROWS
-        older = rows.filter(pk__lte=floor).order_by("-pk").values_list(field, flat=True)
-        return cls(rows.filter(pk__gt=floor), field, floor, list(older[:1]))
-
-    def by_day(self, since: datetime, starts: Sequence[datetime], **counts: Count) -> list[Counter[str]]:
-        found: list[Counter[str]] = [Counter() for _start in starts]
-        rows = self.rows.filter(**{f"{self.field}__gte": since}).order_by()
-        for row in rows.values(number=self._number(starts)).annotate(**counts):
-            found[row.pop("number")].update(row)
-        return found
-
-    def _number(self, starts: Sequence[datetime]) -> Case:
-        """Which of the days a row is of."""
-        days = [When(**{f"{self.field}__gte": start}, then=Value(number)) for number, start in enumerate(starts)]
-        return Case(*reversed(days[1:]), default=Value(0), output_field=IntegerField())
-
-
-def _midnights(now: datetime) -> list[datetime]:
-    """Where the last days begin in the current time zone. Here and not by the database, which may know no zones."""
-    today = _local(now)
-    midnights = [datetime.combine(today - timedelta(days=ago), time.min) for ago in reversed(range(DAYS))]
-    return [timezone.make_aware(midnight) for midnight in midnights] if settings.USE_TZ else midnights
-
-
-def _local(moment: datetime) -> date:
-    return timezone.localtime(moment).date() if timezone.is_aware(moment) else moment.date()
-
-
-def _captured(referrals: _Newest, since: datetime, starts: Sequence[datetime]) -> list[Counter[str]]:
-    return _granted(referrals).by_day(
-        since,
-        starts,
-        captured=Count("pk"),
-        registered=Count("registered_at"),
-        qualified=Count("qualified_at"),
-        rewarded=Count("granted"),
-    )
-
-
-def _requests(attempts: _Newest, since: datetime, starts: Sequence[datetime]) -> list[Counter[str]]:
-    found = attempts.by_day(
-        since,
-        starts,
-        accepted=Count("pk", filter=_ACCEPTED),
-        refused=Count("pk", filter=_REFUSED),
-        requests=Count("pk"),
-    )
-    for day in found:
-        day["failed"] = day["requests"] - day["accepted"] - day["refused"]
-    return found
-
-
-def _granted(referrals: _Newest) -> _Newest:
-    """With the granted rewards as ``granted``: those of these referrals, said so that no other is looked at."""
-    condition = Q(reward__state=Reward.State.GRANTED, reward__referral_id__gt=referrals.floor)
-    return replace(referrals, rows=referrals.rows.annotate(granted=FilteredRelation("reward", condition=condition)))
-
-
-def _referrers(referrals: _Newest, since: datetime) -> list[Referrer]:
-    best = (
-        _granted(referrals)
-        .rows.filter(created_at__gte=since, referrer__isnull=False)
-        .order_by()
-        .values("referrer")
-        .annotate(captured=Count("pk"), qualified=Count("qualified_at"), rewarded=Count("granted"))
-        .order_by("-qualified", "-captured", "referrer")[:REFERRERS]
-    )
-    rows = list(best)
-    users = get_user_model()._default_manager.in_bulk([row["referrer"] for row in rows])
-    return [
-        Referrer(row["referrer"], str(users[row["referrer"]]), row["captured"], row["qualified"], row["rewarded"])
-        for row in rows
-        if row["referrer"] in users
-    ]
 
 
 # -- now

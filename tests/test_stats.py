@@ -16,7 +16,7 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_mmolove_referral import stats
+from django_mmolove_referral import stats, window
 from django_mmolove_referral.clock import DatabaseNow
 from django_mmolove_referral.delivery.rewards import NO_RECEIVER
 from django_mmolove_referral.models import DeliveryAttempt, Heartbeat, OutboundEvent, Referral, Reward, ServerHealth
@@ -137,7 +137,7 @@ def test_requests_by_what_came_of_them(status: int, error: str, numbers: tuple[i
 
 
 def test_only_the_newest_rows_are_looked_at(came: Came, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stats, "WINDOW_ROWS", 3)
+    monkeypatch.setattr(window, "WINDOW_ROWS", 3)
     for days in (20, 9, 8, 8, 2):
         came(ago(days=days))
     found = stats.collect()
@@ -148,7 +148,7 @@ def test_only_the_newest_rows_are_looked_at(came: Came, monkeypatch: pytest.Monk
 
 
 def test_old_rows_that_are_left_out_cut_nothing(came: Came, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stats, "WINDOW_ROWS", 2)
+    monkeypatch.setattr(window, "WINDOW_ROWS", 2)
     for days in (50, 40, 8, 2):
         came(ago(days=days))
     found = stats.collect()
@@ -208,8 +208,8 @@ def test_top_referrers(came: Came) -> None:
     came(ago(days=40), referrer=carol, qualified_at=NOW)
     came(NOW)
     assert stats.collect().referrers == [
-        stats.Referrer(bob.pk, "bob@example.com", captured=1, qualified=1, rewarded=1),
-        stats.Referrer(alice.pk, "alice@example.com", captured=3, qualified=0, rewarded=0),
+        window.Referrer(bob.pk, "bob@example.com", captured=1, qualified=1, rewarded=1),
+        window.Referrer(alice.pk, "alice@example.com", captured=3, qualified=0, rewarded=0),
     ]
 
 

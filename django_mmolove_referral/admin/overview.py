@@ -17,7 +17,8 @@ from django.utils.translation import ngettext
 from .. import advice
 from ..conf import ConfigError
 from ..models import OutboundEvent
-from ..stats import COUNTED, DAYS, Day, Referrer, Stats, collect
+from ..stats import COUNTED, Day, Stats, collect
+from ..window import DAYS, Referrer
 from .attention import attention, listed
 from .base import LogAdmin, linked
 from .cards import Card, cards
