@@ -1,8 +1,8 @@
 """How referrals and deliveries stand, in numbers: what the admin's overview and ``mmolove_stats`` show.
 
-However many rows there are, the work is bounded: days and funnel look at the newest :data:`~.window.WINDOW_ROWS` rows of the
-last :data:`~.window.DAYS` days at most, states are counted up to :data:`COUNTED`, latency is that of the last :data:`RECENT`
-attempts.
+However many rows there are, the work is bounded: days and funnel look at the newest rows of the last days
+(:mod:`~django_mmolove_referral.window`), states are counted up to :data:`COUNTED`, latency is that of the last
+:data:`RECENT` attempts.
 """
 
 from __future__ import annotations
