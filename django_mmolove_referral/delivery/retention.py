@@ -73,7 +73,7 @@ def forget() -> None:
 def _anywhere(using: str) -> int:
     """A key to begin at: a process that cron starts every minute, and that makes one look, gets round, too."""
     last = Referral.objects.using(using).aggregate(last=Max("pk"))["last"] or 0
-    return random.randrange(last - WINDOW) if last > WINDOW else 0  # noqa: S311  # spread, not secrecy
+    return random.randrange(last - WINDOW + 1) if last > WINDOW else 0  # noqa: S311  # spread, not secrecy
 
 
 def _window(after: int, using: str) -> tuple[QuerySet[Referral], int]:

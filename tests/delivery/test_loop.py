@@ -29,6 +29,7 @@ from django_mmolove_referral.delivery.retry import retrying
 from django_mmolove_referral.models import OutboundEvent
 from django_mmolove_referral.sandbox.core import Sandbox
 from django_mmolove_referral.sandbox.faults import Fault
+from tests.clock import let_pass
 from tests.conftest import Granted, Table
 from tests.databases import running_url
 
