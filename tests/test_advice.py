@@ -484,8 +484,10 @@ def test_a_blanked_referral_is_not_said_to_wait_for_anything(state: str, cause: 
         ),
         (
             {"state": "exhausted", "last_status": 503, "last_error": "HTTP 503"},
-            "It was tried for the whole retry schedule, in vain. The last time: MMOLove, or a proxy before it, has a "
-            "fault: HTTP 503.",
+            (
+                "It was tried for the whole retry schedule, in vain. The last time: MMOLove, or a proxy before it, has "
+                "a fault: HTTP 503."
+            ),
         ),
     ],
 )

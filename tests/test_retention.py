@@ -16,6 +16,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from django_mmolove_referral import attach_referral, mark_qualified, mark_registered, mark_reversed, signals
+from django_mmolove_referral.clock import DatabaseNow
 from django_mmolove_referral.conf import ConfigError, conf
 from django_mmolove_referral.delivery import retention
 from django_mmolove_referral.delivery.claim import NEWEST, probe_subject
@@ -76,9 +77,9 @@ def ended(state: str, **fields: Any) -> Referral:
     """A referral that came to this end just now."""
     referral = ReferralFactory.create(state=state, token=TOKEN, referrer_code="alice", **fields)
     EventFactory.create(referral=referral, state="accepted", settled_at="2026-01-01T00:00Z", last_status=200)
-    OutboundEvent.objects.update(settled_at=retention.DatabaseNow())
+    OutboundEvent.objects.update(settled_at=DatabaseNow())
     for name in {"registered": [], "captured": [], "qualified": ["qualified_at"]}.get(state, ["closed_at"]):
-        Referral.objects.filter(pk=referral.pk).update(**{name: retention.DatabaseNow()})
+        Referral.objects.filter(pk=referral.pk).update(**{name: DatabaseNow()})
     return referral
 
 
@@ -163,7 +164,7 @@ def test_what_failed_may_be_redelivered_as_long_as_anything_else_is_kept(state: 
     """A ``qualified`` that failed late, when ``registered`` was old."""
     referral = ended("registered")
     let_pass(269 * DAY)
-    EventFactory.create(referral=referral, kind="qualified", state=state, settled_at=retention.DatabaseNow())
+    EventFactory.create(referral=referral, kind="qualified", state=state, settled_at=DatabaseNow())
     let_pass(179 * DAY)
     look()
     assert blanked() == set()
@@ -230,10 +231,11 @@ def test_everything_that_holds_the_token_or_the_identity_goes(
 
 def everything() -> str:
     """What is stored, as text."""
-    rows: list[Any] = []
-    for model in (Referral, OutboundEvent, DeliveryAttempt, Reward):
-        for row in model._default_manager.values():
-            rows.append({name: bytes(value).decode() if name == "body" else value for name, value in row.items()})
+    rows = [
+        {name: bytes(value).decode() if name == "body" else value for name, value in row.items()}
+        for model in (Referral, OutboundEvent, DeliveryAttempt, Reward)
+        for row in model._default_manager.values()
+    ]
     return json.dumps(rows, default=str, ensure_ascii=False)
 
 
@@ -242,7 +244,7 @@ def test_the_record_of_what_happened_stays(qualified: Any, table: Table) -> None
     EventFactory.create(
         referral=table.referral, kind="reversed", state="exhausted", last_status=0, last_error="no answer within 15 s"
     )
-    OutboundEvent.objects.filter(kind="reversed").update(settled_at=retention.DatabaseNow())
+    OutboundEvent.objects.filter(kind="reversed").update(settled_at=DatabaseNow())
     DeliveryAttempt.objects.create(
         event=table.event("reversed"), started_at="2026-01-01T00:00Z", duration_ms=1, signed_at=1, status=0,
         error="no answer within 15 s",
@@ -325,7 +327,7 @@ def test_a_blank_body_is_never_sent(
 ) -> None:
     user = create("bob@example.com")
     attach_referral(user, TOKEN)
-    OutboundEvent.objects.update(state=state, settled_at=retention.DatabaseNow(), reason="operator", last_status=503)
+    OutboundEvent.objects.update(state=state, settled_at=DatabaseNow(), reason="operator", last_status=503)
     gone(user)
     event = table.event("registered")
     for force in (False, True):
@@ -478,7 +480,7 @@ def test_batches_are_short_and_each_its_own_transaction(
 
 def final(user: Any) -> None:
     """All of this account's referral lies far behind."""
-    OutboundEvent.objects.update(settled_at=retention.DatabaseNow())
+    OutboundEvent.objects.update(settled_at=DatabaseNow())
     let_pass(1000 * DAY)
     assert Referral.objects.get(user=user).token
 
@@ -529,5 +531,5 @@ def bob(db: None) -> Any:
     user = create("bob@example.com")
     attach_referral(user, TOKEN)
     OutboundEvent.objects.update(state="accepted", outcome="advanced", frozen=True)
-    Referral.objects.update(state="registered", registered_at=retention.DatabaseNow())
+    Referral.objects.update(state="registered", registered_at=DatabaseNow())
     return user
