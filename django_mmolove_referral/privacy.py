@@ -24,9 +24,11 @@ def export(user: Any) -> dict[str, Any]:
 
     ``referrals``: how the account itself was referred, with its token, what was sent to MMOLove and what came back.
     ``invited``: its part in the referrals of those who came by its link; nothing of these people. Costs a few queries,
-    and memory for a small dict per invited account; :func:`invited` gives these one by one.
+    and memory for a small dict per invited account; :func:`invited` gives these one by one. Raises ``ValueError`` for
+    a visitor without an account.
     """
-    return {**about(user), "referrals": list(referrals(user)), "invited": list(invited(user))}
+    own = list(referrals(user))
+    return {**about(user), "referrals": own, "invited": list(invited(user))}
 
 
 def erase(user: Any) -> int:
@@ -34,9 +36,9 @@ def erase(user: Any) -> int:
 
     Cancels what is open, blanks its tokens, the bodies with its identity and MMOLove's own words, and the codes that
     name it as a referrer; runs in the caller's transaction, if there is one. Doing it twice does no harm. Returns how
-    many referrals the account itself had.
+    many referrals the account itself had. Raises ``ValueError`` for a visitor without an account.
     """
-    using = router.db_for_write(Referral, instance=user)
+    using = _database(user)
     with transaction.atomic(using=using):
         return lifecycle.forget(user, using=using)
 
@@ -132,4 +134,6 @@ def _iso(moment: Any) -> str | None:
 
 
 def _database(user: Any) -> str:
+    if user.pk is None:
+        raise ValueError("Only an account has data here, and this is none, or one that has been deleted.")
     return router.db_for_write(Referral, instance=user)

@@ -36,6 +36,7 @@ from .test_interleavings import answered, at_once, both_orders, grant, overlap, 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 DAY = 86_400
+STORED: list[type[Any]] = [Referral, OutboundEvent, DeliveryAttempt, Reward]
 TOKEN = "a-token-that-somebody-came-with"
 
 
@@ -231,9 +232,9 @@ def test_everything_that_holds_the_token_or_the_identity_goes(
 
 def everything() -> str:
     """What is stored, as text."""
-    rows = [
-        {name: bytes(value).decode() if name == "body" else value for name, value in row.items()}
-        for model in (Referral, OutboundEvent, DeliveryAttempt, Reward)
+    rows: list[dict[str, Any]] = [
+        {**row, "body": bytes(row.get("body", b"")).decode()}
+        for model in STORED
         for row in model._default_manager.values()
     ]
     return json.dumps(rows, default=str, ensure_ascii=False)

@@ -27,7 +27,7 @@ from .retry import retrying
 
 logger = logging.getLogger("mmolove_referral.delivery")
 
-WINDOW = 2000
+WINDOW = 1000
 """Referrals that one look goes through."""
 BATCH = 100
 """Referrals of one transaction."""
