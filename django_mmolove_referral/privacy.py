@@ -73,17 +73,21 @@ def referrals(user: Any) -> Iterator[dict[str, Any]]:
 
 def invited(user: Any) -> Iterator[dict[str, Any]]:
     """The account's part in the referrals of those who came by its link, one by one."""
-    rows = Referral.objects.using(_database(user)).filter(referrer=user).order_by("pk").select_related("reward")
+    rows = Referral.objects.using(_database(user))
+    # All keys at once, as a cursor has PostgreSQL walk the whole table in the order of the primary key.
+    pks = list(rows.filter(referrer=user).order_by("pk").values_list("pk", flat=True))
     fields = ("server", "created_at", "referrer_code", *(f"reward__{name}" for name in _REWARD))
-    for referral in rows.only(*fields).iterator(CHUNK):
-        reward = getattr(referral, "reward", None)
-        yield {
-            "referral": referral.pk,
-            "server": referral.server,
-            "code": referral.referrer_code or None,
-            "attached_at": _iso(referral.created_at),
-            "reward": reward and _reward(reward),
-        }
+    for at in range(0, len(pks), CHUNK):
+        chunk = rows.filter(pk__in=pks[at : at + CHUNK]).order_by("pk").select_related("reward").only(*fields)
+        for referral in chunk:
+            reward = getattr(referral, "reward", None)
+            yield {
+                "referral": referral.pk,
+                "server": referral.server,
+                "code": referral.referrer_code or None,
+                "attached_at": _iso(referral.created_at),
+                "reward": reward and _reward(reward),
+            }
 
 
 _REWARD = ("state", "created_at", "due_at", "attempts", "granted_at")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from io import StringIO
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.apps import apps
@@ -13,21 +16,27 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError, connection, transaction
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from django_mmolove_referral import attach_referral, mark_qualified, mark_reversed, privacy
+from django_mmolove_referral import attach_referral, mark_qualified, mark_reversed, privacy, protocol
+from django_mmolove_referral.capture import SESSION_KEY, Record
+from django_mmolove_referral.conf import conf
+from django_mmolove_referral.delivery import retention
+from django_mmolove_referral.delivery.blank import ANSWERED
 from django_mmolove_referral.delivery.rewards import grant_due
 from django_mmolove_referral.lifecycle import forget
 from django_mmolove_referral.models import DeliveryAttempt, OutboundEvent, Referral, Reward
+from django_mmolove_referral.protocol import Kind
 from django_mmolove_referral.sandbox.core import Sandbox
 from django_mmolove_referral.sandbox.faults import Fault
 
 from .clock import let_pass
 from .conftest import Granted, Table
 from .factories import EventFactory, ReferralFactory, RewardFactory
+from .pages import DOCS, code
 from .portal import create
 from .test_interleavings import overlap, take
 from .visitors import OWN_USER_MODEL
@@ -36,6 +45,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 TOKEN = "bobs-token-0123456789"
 IDENTITY = "Bob-of-the-North"
+DAY = 86_400
 CODE = "alice-of-the-south"
 
 
@@ -426,7 +436,7 @@ def test_a_referrer_of_many_is_written_one_by_one(alice: Any, monkeypatch: pytes
         call_command("mmolove_export", str(alice.pk), stdout=out)
     assert written == list(range(35))
     assert len(json.loads(out.getvalue())["invited"]) == 35
-    assert len(queries) <= 3
+    assert len(queries) == 2 + 1 + 4  # the account, its referrals; the keys, and four chunks
 
 
 @pytest.mark.parametrize(
@@ -461,3 +471,150 @@ def test_several_accounts_with_one_address() -> None:
     assert str(caught.value) == (
         f"Several accounts have email = 'twins@example.com'. Name one by its primary key: {keys}, …."
     )
+
+
+# -- docs/privacy.md
+
+PAGE = (DOCS / "privacy.md").read_text("utf-8")
+MODELS: dict[str, type[Any]] = {model.__name__: model for model in apps.get_app_config("mmolove_referral").get_models()}
+ROWS = re.findall(r"^\| ((?:`\w+\.\w+`(?:, )?)+) \| (.+) \|$", PAGE, re.MULTILINE)
+#: For each column of the page what is said of it: what it is, what a deletion does to it, what time does.
+SAID = {name: cells.split(" | ") for names, cells in ROWS for name in re.findall(r"`(.+?)`", names)}
+
+
+def test_the_page_has_every_column_and_no_other() -> None:
+    columns = [f"{name}.{field.name}" for name, model in MODELS.items() for field in model._meta.concrete_fields]
+    assert sorted(SAID) == sorted(columns)
+
+
+@pytest.fixture
+def full(named: None) -> dict[str, dict[str, Any]]:
+    """A final referral with something in each of its columns; what is stored of it, by ``Model.field``."""
+    alice, user = create("alice@example.com"), create("bob@example.com")
+    referral = attach_referral(user, TOKEN)
+    mark_qualified(user)
+    old = timezone.now() - timedelta(days=5000)
+    Referral.objects.update(
+        referrer=alice, referrer_code=CODE, referral_id="ref_1", state="qualified", pruned="reversed",
+        created_at=old, registered_at=old, qualified_at=old, closed_at=old,
+    )  # fmt: skip
+    OutboundEvent.objects.filter(kind="registered").delete()
+    OutboundEvent.objects.update(
+        state="cancelled", reason="operator", outcome="advanced", frozen=True, attempts=1, last_status=422,
+        last_error=f"HTTP 422: {IDENTITY}", response={"ok": True, "who": IDENTITY}, claim=uuid4(),
+        attempted_at=old, settled_at=old, due_at=old, created_at=old,
+    )  # fmt: skip
+    DeliveryAttempt.objects.create(
+        event=OutboundEvent.objects.get(), started_at=old, duration_ms=5, signed_at=5, status=422, late=True,
+        answer=f"{IDENTITY} again", error=f"HTTP 422: {IDENTITY}",
+    )  # fmt: skip
+    RewardFactory.create(
+        referral=referral, state="granted", granted_at=old, attempts=1, last_error=f"KeyError: {IDENTITY}"
+    )
+    return columns()
+
+
+def columns() -> dict[str, Any]:
+    found = {}
+    for name in ("Referral", "OutboundEvent", "DeliveryAttempt", "Reward"):
+        (row,) = MODELS[name]._default_manager.all()
+        for field in row._meta.concrete_fields:
+            value = getattr(row, field.attname)
+            found[f"{name}.{field.name}"] = bytes(value) if field.name == "body" else value
+    return found
+
+
+def assert_as_said(before: dict[str, Any], which: int) -> None:
+    for name, now in columns().items():
+        said = SAID[name][which].split(";")[0]
+        assert before[name] not in ("", None, b"", {}), f"{name} shows nothing"
+        if said in ("blanked", "emptied"):
+            assert now in ("", None, b""), name
+        elif said == "shortened":
+            assert now != before[name], name
+            assert now, name
+        else:
+            assert (said, now) == ("stays", before[name]), name
+
+
+def test_what_the_page_says_of_deletion_is_so(full: dict[str, Any]) -> None:
+    referral = Referral.objects.select_related("user").get()
+    assert referral.user is not None
+    referral.user.delete()
+    assert_as_said(full, 1)
+
+
+def test_what_the_page_says_of_a_deleted_referrer_is_so(full: dict[str, Any]) -> None:
+    words = " when the referrer is deleted"
+    told = {name: cells[1].partition("; ")[2].removesuffix(words) for name, cells in SAID.items() if len(cells) > 1}
+    referral = Referral.objects.select_related("referrer").get()
+    assert referral.referrer is not None
+    referral.referrer.delete()
+    changed = {name for name, value in columns().items() if value != full[name]}
+    assert changed == {name for name, what in told.items() if what}
+    assert {told[name] for name in changed} == {"emptied", "blanked"}
+
+
+def test_what_the_page_says_of_time_is_so(full: dict[str, Any]) -> None:
+    retention.look(using="default")
+    assert_as_said(full, 2)
+
+
+def test_what_the_page_says_of_the_session_is_so() -> None:
+    """All that a visit may note is in the page's table."""
+    assert SESSION_KEY == "mmolove_referral"
+    noted = {"token", "server", "at", "code", "noted_code", "noted_at", "used", "owed_to"}
+    assert set(Record.__dataclass_fields__) == noted
+
+
+def test_what_is_sent_is_what_the_page_says() -> None:
+    table = PAGE.partition("and no others:")[2].partition("\n\n|")[2].partition("\n\n")[0]
+    said = re.findall(r"`(\w+)`", " ".join(line.split("|")[0 if line[0] != "|" else 1] for line in table.splitlines()))
+    body = protocol.encode(Kind.REGISTERED, token="t", server_id="s", server_event_id="e", ts=1, referee_identity="i")
+    assert sorted(set(said)) == sorted(json.loads(body))
+
+
+def test_the_defaults_on_the_page() -> None:
+    for name, seconds in (("TOKEN_MAX_AGE", conf.token_max_age), ("TOKEN_RETENTION", conf.token_retention)):
+        assert seconds is not None
+        assert f"| `{name}` | {seconds / DAY:g} days |" in PAGE
+    assert f"the next {retention.WINDOW:,} referrals" in PAGE
+    assert round(1_000_000 / retention.WINDOW * conf.sweep_interval / 3600) == 8
+    kept = PAGE.partition("an answer the fields")[2].partition(", a receiver")[0]
+    assert set(re.findall(r"`(\w+)`", kept)) == set(ANSWERED)
+
+
+def test_the_setting_of_the_page(settings: Any) -> None:
+    namespace: dict[str, Any] = {"timedelta": timedelta}
+    exec(code("privacy.md", "TOKEN_RETENTION"), namespace)
+    settings.MMOLOVE_REFERRAL = namespace["MMOLOVE_REFERRAL"]
+    assert conf.token_retention == 30 * DAY
+
+
+def test_the_portals_own_page_of_the_page(through: Any, rf: RequestFactory) -> None:
+    namespace: dict[str, Any] = {}
+    exec(code("privacy.md", "def my_data"), namespace)
+    request: Any = rf.get("/my-data/")
+    request.user = AnonymousUser()
+    assert namespace["my_data"](request).status_code == 302
+    request.user = through
+    found = json.loads(namespace["my_data"](request).content)["referrals"]
+    assert [one["state"] for one in found["referrals"]] == ["qualified"]
+
+
+@pytest.mark.skipif(OWN_USER_MODEL, reason="about auth.User")
+def test_making_an_account_anonymous_as_on_the_page(bob: Any, table: Table) -> None:
+    namespace: dict[str, Any] = {}
+    exec(code("privacy.md", "def make_anonymous"), namespace)
+    namespace["make_anonymous"](bob)
+    assert "Bob" not in stored()
+    assert TOKEN not in stored()
+    assert table.referral.user == bob
+    assert bob.username == f"deleted-{bob.pk}"
+
+
+def test_the_commands_of_the_page(through: Any) -> None:
+    (by_key, by_email) = re.findall(r"^    python manage.py mmolove_export (.+)$", PAGE, re.MULTILINE)
+    assert export(*by_key.replace("7842", str(through.pk)).split())["referrals"]
+    get_user_model()._default_manager.filter(pk=through.pk).update(email="alice2@example.com")
+    assert export(*by_email.replace("alice@", "alice2@").split())["referrals"]
