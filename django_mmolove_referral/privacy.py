@@ -27,8 +27,8 @@ def export(user: Any) -> dict[str, Any]:
     and memory for a small dict per invited account; :func:`invited` gives these one by one. Raises ``ValueError`` for
     a visitor without an account.
     """
-    own = list(referrals(user))
-    return {**about(user), "referrals": own, "invited": list(invited(user))}
+    # No variable holds it: an error's report would show it, and with it the token.
+    return {**about(user), "referrals": list(referrals(user)), "invited": list(invited(user))}
 
 
 def erase(user: Any) -> int:
@@ -45,6 +45,7 @@ def erase(user: Any) -> int:
 
 def about(user: Any) -> dict[str, Any]:
     """Whose data this is, and of when."""
+    _must_be_account(user)
     return {
         "account": {"model": user._meta.label_lower, "primary_key": str(user.pk)},
         "exported_at": timezone.now().isoformat(),
@@ -137,7 +138,11 @@ def _iso(moment: Any) -> str | None:
     return None if moment is None else moment.isoformat()
 
 
-def _database(user: Any) -> str:
+def _must_be_account(user: Any) -> None:
     if user.pk is None:
         raise ValueError("Only an account has data here, and this is none, or one that has been deleted.")
+
+
+def _database(user: Any) -> str:
+    _must_be_account(user)
     return router.db_for_write(Referral, instance=user)

@@ -20,6 +20,7 @@ from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
+from django.views.debug import ExceptionReporter
 
 from django_mmolove_referral import attach_referral, mark_qualified, mark_reversed, privacy, protocol
 from django_mmolove_referral.capture import SESSION_KEY, Record
@@ -416,6 +417,27 @@ def test_no_export_holds_a_secret(through: Any, alice: Any, configure: Callable[
     for secret in ("test-secret", lambda: "test-secret"):
         configure(SECRET=secret)
         assert "test-secret" not in json.dumps([export(str(user.pk)) for user in (through, alice)])
+
+
+@pytest.mark.parametrize("at", ["_event", "_attempt", "_iso", "invited"])
+def test_an_export_that_fails_shows_no_token_in_its_report(
+    at: str, through: Any, table: Table, monkeypatch: pytest.MonkeyPatch, rf: RequestFactory, settings: Any
+) -> None:
+    def explode(*args: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(privacy, at, explode)
+    for work in (
+        lambda: privacy.export(through),
+        lambda: call_command("mmolove_export", str(through.pk), stdout=StringIO()),
+    ):
+        with pytest.raises(ZeroDivisionError) as caught:
+            work()
+        for settings.DEBUG in (True, False):
+            reporter = ExceptionReporter(rf.get("/my-data/"), caught.type, caught.value, caught.tb)
+            report = reporter.get_traceback_html() + reporter.get_traceback_text()
+            assert "explode" in report
+            assert table.referral.token not in report
 
 
 def test_a_referrer_of_many_is_written_one_by_one(alice: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from textwrap import indent
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -33,13 +35,20 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         user = _account(options["by"], options["user"])
-        head = json.dumps({**privacy.about(user), "referrals": list(privacy.referrals(user))}, indent=2)
-        self.stdout.write(head.removesuffix("\n}"), ending=',\n  "invited": [')
+        self.stdout.write(json.dumps(privacy.about(user), indent=2).removesuffix("\n}"), ending="")
+        # One by one, as the invited may be a hundred thousand.
+        self._list("referrals", privacy.referrals(user))
+        self._list("invited", privacy.invited(user))
+        self.stdout.write("\n}")
+
+    def _list(self, name: str, entries: Iterator[dict[str, Any]]) -> None:
+        self.stdout.write(f',\n  "{name}": [', ending="")
         before = "\n"
-        for one in privacy.invited(user):  # one by one, as these may be a hundred thousand
-            self.stdout.write(f"{before}    {json.dumps(one)}", ending="")
+        for entry in entries:
+            self.stdout.write(before + indent(json.dumps(entry, indent=2), "    "), ending="")
             before = ",\n"
-        self.stdout.write("\n  ]\n}" if before != "\n" else "]\n}")
+            del entry  # with the token in it, which an error's report would show
+        self.stdout.write("]" if before == "\n" else "\n  ]", ending="")
 
 
 def _account(by: str, value: str) -> Any:
