@@ -11,7 +11,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.core.management import call_command
-from django.db import connection
+from django.db import DataError, connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
@@ -31,7 +31,8 @@ from .conftest import Granted, Hear, Table
 from .factories import EventFactory, ReferralFactory, UserFactory
 from .portal import create
 from .test_admin import page
-from .test_interleavings import answered, at_once, both_orders, grant, overlap, take
+from .test_interleavings import answered, at_once, both_orders, elsewhere, grant, overlap, take
+from .visitors import failing
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -517,6 +518,38 @@ def test_an_account_is_deleted_while_its_referral_is_blanked(bob: Any, table: Ta
     sides: list[Callable[[], Any]] = [bob.delete, blank_all]
     overlap(*sides[::turn])
     assert (table.referral.user, table.referral.token) == (None, "")
+
+
+@pytest.mark.skipif("sqlite" in connection.vendor, reason="one lock for all writing")
+def test_a_referral_that_somebody_keeps_locked_holds_nothing_up(bob: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job of the portal's that deletes many accounts in one long transaction."""
+    monkeypatch.setattr(retention, "BATCH", 1)
+    other = ended("qualified")
+    final(bob)
+    with transaction.atomic():
+        Referral.objects.lock([Referral.objects.get(user=bob).pk])
+        assert elsewhere(blank_all).result(60) == 1
+    assert blanked() == {other.pk}
+    assert blank_all() == 1
+
+
+def test_trouble_with_it_is_told_once_and_stops_no_delivery(
+    sandbox: Sandbox, mint: Callable[..., str], drain: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="mmolove_referral.delivery")
+    old = ended("qualified")
+    let_pass(200 * DAY)
+    attach_referral(create("new@example.com"), mint())
+    with failing('UPDATE "mmolove_referral_referral" SET "token"', DataError("trouble")):
+        assert drain().accepted == 1
+        for _ in range(3):
+            look()
+    said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert said == ["Referrals that are over could not be blanked; delivery goes on."]
+    assert blanked() == set()
+    look()
+    assert blanked() == {old.pk}
+    assert "Referrals can be blanked again." in caplog.messages
 
 
 def test_many_look_at_once() -> None:

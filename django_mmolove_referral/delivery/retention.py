@@ -13,13 +13,16 @@ from __future__ import annotations
 import logging
 import random
 import time
+from contextlib import suppress
 from datetime import timedelta
 
-from django.db import transaction
+from django.db import OperationalError
 from django.db.models import Exists, Max, OuterRef, Q, QuerySet
 
 from ..clock import DatabaseNow
 from ..conf import conf
+from ..locks import promptly
+from ..logs import over, trouble
 from ..models import OutboundEvent, Referral, Reward
 from . import order
 from .blank import blank
@@ -39,30 +42,37 @@ _looked: dict[str, tuple[int, float]] = {}
 def look(*, using: str) -> None:
     """Blank what is over among the next referrals; at most once per ``SWEEP_INTERVAL`` and process.
 
-    Any number of processes may do so at once, and beside everything else.
+    Any number of processes may do so at once, and beside everything else. Trouble with it is logged and stops nothing.
     """
     now = time.monotonic()
     after, last = _looked.get(using, (None, None))
     if last is not None and now - last < conf.sweep_interval:
         return
-    if after is None:
-        after = retrying(lambda: _anywhere(using))
-    _looked[using] = after, now  # whatever comes of it
-    window, end = retrying(lambda: _window(after, using))
-    blanked = blank_over(window, using=using)
-    _looked[using] = end, now
-    if blanked:
-        logger.info("%d referrals were blanked.", blanked, extra={"referrals": blanked})
+    try:
+        start = retrying(lambda: _anywhere(using)) if after is None else after
+        window, end = retrying(lambda: _window(start, using))
+        _looked[using] = end, now  # whatever comes of it: one row that cannot be blanked must not keep the others
+        blanked = blank_over(window, using=using)
+    except Exception as error:  # noqa: BLE001  # a database that fails
+        _looked[using] = _looked.get(using, (0, 0.0))[0], now
+        trouble(logger, "blanking", error, "Referrals that are over could not be blanked; delivery goes on.")
+    else:
+        over(logger, "blanking", "Referrals can be blanked again.")
+        if blanked:
+            logger.info("%d referrals were blanked.", blanked, extra={"referrals": blanked})
 
 
 def blank_over(referrals: QuerySet[Referral], *, using: str) -> int:
-    """Blank those of ``referrals`` whose time has come, in short transactions. Returns how many these were."""
-    over = referrals.filter(_orphaned() | _final(using)).order_by("pk")
-    found = retrying(lambda: list(over.values_list("pk", flat=True)))
-    return sum(
-        retrying(lambda at=at: _blank(found[at : at + BATCH], using))  # type: ignore[misc]  # bound at once
-        for at in range(0, len(found), BATCH)
-    )
+    """Blank those of ``referrals`` whose time has come, in short transactions. Returns how many these were.
+
+    Those that somebody keeps locked are left for the next time.
+    """
+    found = referrals.filter(_orphaned() | _final(using)).order_by("pk").values_list("pk", flat=True)
+    pks, blanked = retrying(lambda: list(found.all())), 0
+    for at in range(0, len(pks), BATCH):
+        with suppress(OperationalError):  # a lock, or a deadlock
+            blanked += _blank(pks[at : at + BATCH], using)
+    return blanked
 
 
 def forget() -> None:
@@ -110,7 +120,7 @@ def _final(using: str) -> Q:
 
 
 def _blank(pks: list[int], using: str) -> int:
-    with transaction.atomic(using=using):
+    with promptly(using):
         locked = order.lock(pks, using=using)
         # Again, now that nobody else can change them.
         rows = Referral.objects.using(using).filter(pk__in=pks)
