@@ -17,7 +17,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from django.db import OperationalError
-from django.db.models import Exists, Max, OuterRef, Q, QuerySet
+from django.db.models import Exists, Max, Min, OuterRef, Q, QuerySet
 
 from ..clock import DatabaseNow
 from ..conf import conf
@@ -82,8 +82,9 @@ def forget() -> None:
 
 def _anywhere(using: str) -> int:
     """A key to begin at: a process that cron starts every minute, and that makes one look, gets round, too."""
-    last = Referral.objects.using(using).aggregate(last=Max("pk"))["last"] or 0
-    return random.randrange(last - WINDOW + 1) if last > WINDOW else 0  # noqa: S311  # spread, not secrecy
+    ends = Referral.objects.using(using).aggregate(first=Min("pk"), last=Max("pk"))
+    first, last = (ends["first"] or 0) - 1, (ends["last"] or 0) - WINDOW
+    return random.randint(first, last) if last > first else first  # noqa: S311  # spread, not secrecy
 
 
 def _window(after: int, using: str) -> tuple[QuerySet[Referral], int]:

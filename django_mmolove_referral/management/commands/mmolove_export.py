@@ -10,7 +10,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import router
+from django.db import DataError, router
 from django.db.models import Field
 
 from ... import privacy
@@ -57,7 +57,7 @@ def _account(by: str, value: str) -> Any:
     rows = model._base_manager.using(router.db_for_write(Referral))
     try:
         found = list(rows.filter(**{_field(model, by): value}).order_by("pk")[: SHOWN + 1])
-    except (ValueError, ValidationError, OverflowError) as error:
+    except (ValueError, ValidationError, OverflowError, DataError) as error:
         raise CommandError(f"{value!r} can be no {by}. {_HINT}") from error
     if not found:
         raise CommandError(
