@@ -43,6 +43,8 @@ def of_event(event: OutboundEvent, health: ServerHealth | None) -> Advice:
         cause = _("It was tried for the whole retry schedule, in vain. The last time: %s") % told.cause
     else:
         cause = told.cause
+    if not event.body:
+        return Advice(cause, _nothing_left())
     if not told.cure:
         return Advice(cause, _("Redeliver this event once a test event passes."))
     return Advice(cause, _("%(cure)s Then redeliver this event.") % {"cure": told.cure})
@@ -60,6 +62,14 @@ def of_attempt(event: OutboundEvent, attempt: DeliveryAttempt) -> str:
 def of_referral(referral: Referral) -> Advice:
     """How far a referral got, and what it waits for."""
     state = referral.State(referral.state)
+    if referral.blanked and state in (referral.State.CAPTURED, referral.State.REGISTERED):
+        words = {
+            referral.State.CAPTURED: _("MMOLove never accepted its “registered”, and its token has been blanked."),
+            referral.State.REGISTERED: _(
+                "MMOLove knows the account. It had not reached the milestone when its token was blanked."
+            ),
+        }
+        return Advice(words[state], _nothing_left())
     if state is referral.State.CAPTURED:
         return Advice(
             _("The account came with a token; MMOLove has not accepted its “registered” yet."),
@@ -232,11 +242,17 @@ def _accepted_as(outcome: str, state: object) -> str:
 
 
 def _of_cancelled(event: OutboundEvent) -> Advice:
+    if event.reason == event.Reason.OPERATOR and not event.body:
+        return Advice(_("A member of staff cancelled it."), _nothing_left())
     if event.reason == event.Reason.OPERATOR:
         return Advice(_("A member of staff cancelled it."), _("Redeliver it to send it after all."))
     return Advice(
         _("It was cancelled: %s.") % event.get_reason_display(), _("Nothing is to be done; it cannot be sent any more.")
     )
+
+
+def _nothing_left() -> str:
+    return _("Nothing is to be done: its token and body have been blanked, and nothing can be sent any more.")
 
 
 def _of_waiting(event: OutboundEvent) -> Advice:

@@ -98,6 +98,13 @@ class Settings(Options):
         """Seconds."""
         return self._seconds("TOKEN_MAX_AGE", 90 * 86400)
 
+    @cached_property
+    def token_retention(self) -> float | None:
+        """Seconds, or ``None``: tokens are kept for ever."""
+        if self._raw.get("TOKEN_RETENTION", "") is None:
+            return None
+        return self._seconds("TOKEN_RETENTION", 180 * 86400)
+
     # -- accounts
 
     @cached_property

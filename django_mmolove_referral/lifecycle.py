@@ -14,6 +14,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldError, ImproperlyConfigured, ValidationError
 from django.db import IntegrityError, router, transaction
+from django.db.models import Q
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
@@ -24,8 +25,12 @@ from .capture import usable_code, usable_token
 from .clock import DatabaseNow
 from .conf import DEFAULT_SERVER, conf
 from .delivery import dispatch, order
+from .delivery.blank import blank
 from .models import OutboundEvent, Referral, Reward
 from .protocol import Kind
+
+LOCKED_AT_ONCE = 1000
+"""Referrals of one referrer that are locked with one statement."""
 
 PREFIXES = {Kind.REGISTERED: "reg", Kind.QUALIFIED: "qual", Kind.REVERSED: "rev"}
 
@@ -61,7 +66,8 @@ def mark_qualified(user: Any, *, server: str | None = None) -> OutboundEvent | N
     """Write ``qualified``: the account reached the portal's milestone. Call it as often as you like.
 
     The event waits until ``registered`` has been accepted. Returns the event, or ``None`` (after one query) for an
-    account without a referral; ``None``, too, if the referral has ended. With referrals on several servers
+    account without a referral; ``None``, too, if the referral has ended or been blanked (``TOKEN_RETENTION`` after
+    the token was worth something; then no verb writes anything to be sent). With referrals on several servers
     ``server`` has to say which; otherwise ``ValueError``.
     """
     return _mark(user, server, Kind.QUALIFIED)
@@ -72,7 +78,8 @@ def mark_reversed(user: Any, *, server: str | None = None) -> OutboundEvent | No
 
     What MMOLove may have recorded is followed by ``reversed``, in order. A reward that has been granted stays so:
     taking it back is the portal's business (signal ``referral_reversed``). Returns the event, or ``None``
-    for an account without a referral or with one that ended otherwise.
+    for an account without a referral or with one that ended otherwise. Once the referral has been blanked
+    (``TOKEN_RETENTION``) all of this holds, but nothing can be reported: the event is a cancelled one.
     """
     return _mark(user, server, Kind.REVERSED)
 
@@ -139,17 +146,23 @@ def attach(user: Any, token: str, *, server: str, code: str, using: str, new: bo
     return referral
 
 
-def forget(user: Any, *, using: str) -> None:
-    """Close what is open for an account that is being deleted, and blank what names it."""
-    pks = list(Referral.objects.using(using).filter(user=user).values_list("pk", flat=True))
-    for referral, events in order.lock(pks, using=using).values() if pks else ():
-        for event in events.values():
-            if event.open:
-                order.cancel(event, OutboundEvent.Reason.DELETED)
-            event.body = b""
-            event.save(using=using)
-        referral.token = ""
-        referral.save(using=using, update_fields=["token"])
+def forget(user: Any, *, using: str) -> int:
+    """Close what is open for an account that is going, and blank what names it, as referred and as referrer.
+
+    In the caller's transaction. Returns how many referrals it had on MMOLove's servers.
+    """
+    referrals = Referral.objects.using(using)
+    rows = dict(referrals.filter(Q(user=user) | Q(referrer=user)).values_list("pk", "user_id"))
+    own = [pk for pk, user_id in rows.items() if user_id == user.pk]
+    if len(own) < len(rows):
+        # In everybody's order, before the foreign key's own UPDATE locks them in another.
+        pks = sorted(rows)
+        for at in range(0, len(pks), LOCKED_AT_ONCE):
+            referrals.lock(pks[at : at + LOCKED_AT_ONCE])
+        referrals.filter(referrer=user).exclude(referrer_code="").update(referrer_code="")
+    if own:
+        blank(order.lock(own, using=using), using=using)
+    return len(own)
 
 
 # -- inside
@@ -165,12 +178,14 @@ def _mark(user: Any, server: str | None, kind: Kind) -> OutboundEvent | None:
     with transaction.atomic(using=using):
         referral, events = order.lock_one(pk, using=using)
         existing = events.get(kind.value)
-        if existing is not None or referral.ended or not referral.token:  # without one: the account was just deleted
+        if existing is not None or referral.ended:
             return existing
         if referral.given_up(kind.value):
             return None
         if kind is Kind.REVERSED:
             _reverse(referral, events, using)
+        if referral.blanked:  # by its age, or with its account, which may just be going
+            return _note_reversal(referral, using) if kind is Kind.REVERSED else None
         free = order.may_leave(kind.value, referral, events)
         state = OutboundEvent.State.PENDING if free else OutboundEvent.State.WAITING
         return _write(referral, kind, user, state, using)
@@ -199,7 +214,7 @@ def _reverse(referral: Referral, events: order.Events, using: str) -> None:
 
 @sensitive_variables("body")
 def _write(referral: Referral, kind: Kind, user: Any, state: OutboundEvent.State, using: str) -> OutboundEvent:
-    key = f"{PREFIXES[kind]}-{referral.user_id}"
+    key = _key(kind, referral)
     body = protocol.encode(
         kind,
         token=referral.token,
@@ -224,6 +239,26 @@ def _write(referral: Referral, kind: Kind, user: Any, state: OutboundEvent.State
     if kind is Kind.REVERSED:
         _announce(signals.referral_reversed, using, referral=referral, event=event, response={})
     return event
+
+
+def _note_reversal(referral: Referral, using: str) -> OutboundEvent:
+    """What MMOLove cannot be told any more: a row like any other, so that the portal's receivers know no difference."""
+    event = OutboundEvent.objects.using(using).create(
+        referral=referral,
+        server=referral.server,
+        kind=Kind.REVERSED.value,
+        server_event_id=_key(Kind.REVERSED, referral),
+        state=OutboundEvent.State.CANCELLED,
+        reason=OutboundEvent.Reason.BLANKED,
+        due_at=timezone.now(),
+        settled_at=timezone.now(),
+    )
+    _announce(signals.referral_reversed, using, referral=referral, event=event, response={})
+    return event
+
+
+def _key(kind: Kind, referral: Referral) -> str:
+    return f"{PREFIXES[kind]}-{referral.user_id}"
 
 
 def _identity(user: Any) -> str:

@@ -105,6 +105,11 @@ class Referral(models.Model):
         """Whether nothing more will come of it."""
         return self.state in (self.State.CONFLICT, self.State.REVERSED, self.State.EXPIRED)
 
+    @property
+    def blanked(self) -> bool:
+        """Whether its token is gone, and with it all that could be reported: by its age, or with the account."""
+        return not self.token
+
     def given_up(self, kind: str) -> bool:
         """Whether an event of ``kind`` was pruned, or can never leave as ``registered`` was, unaccepted."""
         kinds = self.pruned.split()
@@ -130,6 +135,7 @@ class OutboundEvent(models.Model):
         REVERSED = "reversed", _("the referral was reversed before it was sent")
         DELETED = "deleted", _("the account was deleted")
         EXPIRED = "expired", _("the token expired")
+        BLANKED = "blanked", _("the token had been blanked")
 
     KINDS: ClassVar = [
         (Kind.REGISTERED.value, _("registered")),

@@ -16,7 +16,9 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from functools import lru_cache
+from html import escape
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 DEFAULT_ENDPOINT = "https://mmolove.com/api/referral/events"
 SIGNATURE_HEADER = "X-MMOLove-Signature"
@@ -29,6 +31,7 @@ KEY_ID = re.compile(r"[!-+\--~]{1,128}")
 
 _LATER = frozenset({408, 425, 429})
 _SIGNATURE = re.compile(rf"t=(?P<t>0|[1-9][0-9]{{0,11}}),v1=sha256=(?P<mac>[0-9a-f]{{64}})(?:,kid={KEY_ID.pattern})?")
+_PLAIN = re.compile(r"[\w.~-]*", re.ASCII)
 _KEPT_FIELDS, _KEPT_LENGTH = 20, 500
 
 
@@ -281,7 +284,18 @@ def printable(text: str, limit: int = _KEPT_LENGTH) -> str:
 
 def masked(text: str, token: str) -> str:
     """``text`` with the token blotted out."""
-    return text.replace(token, mask(token)) if token else text
+    for spelling in _spellings(token):
+        text = text.replace(spelling, mask(token))
+    return text
+
+
+def _spellings(token: str) -> tuple[str, ...]:
+    """The token as JSON, HTML and URLs write it, the longest first: most have nothing that is written otherwise."""
+    if _PLAIN.fullmatch(token):
+        return (token,) if token else ()
+    quoted = json.dumps(token)[1:-1]
+    spellings = {token, quoted, quoted.replace("/", r"\/"), escape(token), quote(token, safe="")}
+    return tuple(sorted(spellings, key=len, reverse=True))
 
 
 class Blot:
@@ -296,7 +310,9 @@ class Blot:
         return masked(text, self._token)
 
     def body(self, body: bytes) -> bytes:
-        return body.replace(self._token.encode(), mask(self._token).encode()) if self._token else body
+        for spelling in _spellings(self._token):
+            body = body.replace(spelling.encode(), mask(self._token).encode())
+        return body
 
 
 def mask(token: str) -> str:

@@ -15,7 +15,9 @@ def let_pass(seconds: float) -> None:
     OutboundEvent.objects.update(
         due_at=F("due_at") - ago, created_at=F("created_at") - ago, settled_at=F("settled_at") - ago
     )
-    Referral.objects.update(created_at=F("created_at") - ago)
-    Reward.objects.update(due_at=F("due_at") - ago)
+    Referral.objects.update(
+        **{name: F(name) - ago for name in ("created_at", "registered_at", "qualified_at", "closed_at")}
+    )
+    Reward.objects.update(due_at=F("due_at") - ago, granted_at=F("granted_at") - ago)
     ServerHealth.objects.update(probe_at=F("probe_at") - ago)
     Heartbeat.objects.update(seen_at=F("seen_at") - ago)

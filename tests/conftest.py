@@ -14,7 +14,7 @@ from django.dispatch import Signal
 
 from django_mmolove_referral import capture, logs, signals
 from django_mmolove_referral.conf import SETTING, conf
-from django_mmolove_referral.delivery import lane, life
+from django_mmolove_referral.delivery import lane, life, retention
 from django_mmolove_referral.delivery.drain import Drain, Tally
 from django_mmolove_referral.models import OutboundEvent, Referral, Reward, ServerHealth
 from django_mmolove_referral.sandbox.core import Sandbox
@@ -35,6 +35,7 @@ def fresh_process() -> Iterator[None]:
     yield
     lane.forget()
     life.forget()
+    retention.forget()
     logs.forget()
     conf.reload()
 

@@ -102,6 +102,15 @@ def test_every_page_is_there_and_shows_no_secret_and_no_whole_token(
     assert "no such token: toke…le" in pages[5]
 
 
+def test_a_token_that_json_writes_otherwise_is_masked_in_bodies(staff: Staff, bob: Any, table: Table) -> None:
+    token = 'a"token\\with/all-that-is-allowed'
+    user = create("carol@example.com")
+    event = attach_referral(user, token).events.get()
+    html = page(staff("view_outboundevent"), "outboundevent_change", event.pk)
+    assert "all-that-is" not in html
+    assert "a&quot;to…ed" in html
+
+
 def test_who_may_see_tokens_sees_them_whole(staff: Staff, bob: Any, table: Table) -> None:
     client = staff("view_referral", "view_outboundevent", "view_token")
     assert TOKEN in page(client, "referral_change", table.referral.pk)

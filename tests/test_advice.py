@@ -19,6 +19,7 @@ from django_mmolove_referral.models import DeliveryAttempt, OutboundEvent, Refer
 from django_mmolove_referral.protocol import Answer, Verdict
 
 NOTHING = "Nothing is to be done."
+BLANKED = "Nothing is to be done: its token and body have been blanked, and nothing can be sent any more."
 BY_ITSELF = "Nothing is to be done: it is tried again by itself."
 ANSWERS: list[tuple[int, str, str, str]] = [
     (200, "", "MMOLove accepted it.", NOTHING),
@@ -235,9 +236,8 @@ def test_a_server_that_is_not_configured_any_more_is_named_by_its_place() -> Non
 
 def event(state: str, **values: Any) -> OutboundEvent:
     referral = Referral(server="default", token="t" * 20)
-    return OutboundEvent(
-        referral=referral, server="default", kind="qualified", state=state, due_at=django_timezone.now(), **values
-    )
+    values = {"kind": "qualified", "body": b"{}", "due_at": django_timezone.now(), **values}
+    return OutboundEvent(referral=referral, server="default", state=state, **values)
 
 
 STATES: list[tuple[OutboundEvent, str, str]] = [
@@ -459,7 +459,42 @@ def test_every_attempt_says_what_it_came_to(values: dict[str, Any], words: str) 
     ],
 )
 def test_every_referral_names_cause_and_cure(state: str, cause: str, cure: str) -> None:
-    assert advice.of_referral(Referral(state=state)) == advice.Advice(cause, cure)
+    assert advice.of_referral(Referral(state=state, token="token")) == advice.Advice(cause, cure)
+
+
+@pytest.mark.parametrize(
+    ("state", "cause"),
+    [
+        ("captured", "MMOLove never accepted its “registered”, and its token has been blanked."),
+        ("registered", "MMOLove knows the account. It had not reached the milestone when its token was blanked."),
+    ],
+)
+def test_a_blanked_referral_is_not_said_to_wait_for_anything(state: str, cause: str) -> None:
+    assert advice.of_referral(Referral(state=state)) == advice.Advice(cause, BLANKED)
+
+
+@pytest.mark.parametrize(
+    ("row", "cause"),
+    [
+        ({"state": "cancelled", "reason": "operator"}, "A member of staff cancelled it."),
+        ({"state": "cancelled", "reason": "blanked"}, "It was cancelled: the token had been blanked."),
+        (
+            {"state": "rejected", "last_status": 400, "last_error": "HTTP 400"},
+            "MMOLove calls the request malformed: HTTP 400.",
+        ),
+        (
+            {"state": "exhausted", "last_status": 503, "last_error": "HTTP 503"},
+            (
+                "It was tried for the whole retry schedule, in vain. The last time: MMOLove, or a proxy before it, has "
+                "a fault: HTTP 503."
+            ),
+        ),
+    ],
+)
+def test_nobody_is_sent_to_redeliver_a_blank_body(row: dict[str, Any], cause: str) -> None:
+    told = advice.of_event(event(row.pop("state"), **row, body=b""), None)
+    over = "Nothing is to be done; it cannot be sent any more." if "It was cancelled" in cause else BLANKED
+    assert told == advice.Advice(cause, over)
 
 
 def test_every_state_has_words_of_its_own() -> None:

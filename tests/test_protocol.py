@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 import json
 import pickle
 import traceback
@@ -10,6 +11,7 @@ from datetime import datetime, timezone
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -460,3 +462,25 @@ def test_printable(value: str, limit: int) -> None:
     assert shown.isprintable()
     assert len(shown) == min(len(value), limit)
     shown.encode()
+
+
+# -- masking
+
+tokens = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=16, max_size=60)
+
+
+@given(tokens)
+def test_a_token_is_masked_however_an_answer_spells_it(token: str) -> None:
+    """A portal's own body is JSON; an answer may repeat the token as JSON of another make, in HTML, in an address."""
+    spellings = [token, json.dumps(token), json.dumps(token).replace("/", r"\/"), html.escape(token), quote(token, "")]
+    for spelling in spellings:
+        said = f"no such token: {spelling}."
+        assert spelling.strip('"') not in protocol.masked(said, token)
+        assert spelling.strip('"').encode() not in protocol.Blot(token).body(said.encode())
+        assert protocol.Blot(token).text(said) == protocol.masked(said, token)
+
+
+@given(st.text(), st.binary())
+def test_without_a_token_nothing_is_masked(said: str, sent: bytes) -> None:
+    assert protocol.masked(said, "") == said
+    assert protocol.Blot().body(sent) == sent

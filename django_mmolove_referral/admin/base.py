@@ -19,7 +19,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext, ngettext
 
 from ..advice import Advice
-from ..models import OutboundEvent
+from ..models import OutboundEvent, Referral
 from .export import Columns, exported
 from .filters import parameters
 from .paging import LogChangeList, LogPaginator
@@ -207,6 +207,11 @@ def linked_events(events: Iterable[OutboundEvent], site: str) -> SafeString | st
         )
         or "-"
     )
+
+
+def blanked(referral: Referral) -> str:
+    """What stands where its token, or a body with it, would be."""
+    return gettext("blanked: the account was deleted") if referral.user_id is None else gettext("blanked")
 
 
 def unknown() -> str:

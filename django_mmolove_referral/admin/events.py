@@ -20,7 +20,7 @@ from .. import advice
 from ..delivery.operate import cancel, hurry, may_cancel, may_redeliver, redeliver
 from ..models import OutboundEvent, ServerHealth
 from ..protocol import masked
-from .base import LogAdmin, badge, explained, linked, linked_events
+from .base import LogAdmin, badge, blanked, explained, linked, linked_events
 from .filters import EventsNeedingAttention, KindFilter, PeriodFilter, ServerFilter, StateFilter, StatusFilter
 from .operations import Operable, Operation
 from .search import referrals
@@ -39,7 +39,7 @@ REDELIVER = Operation(
     done=_("It leaves with the next delivery run."),
     refused=_(
         "It was not redelivered: only what was rejected, exhausted or cancelled by staff can be, and what waits for "
-        "its next try. This event is not, or not any more."
+        "its next try, and nothing whose body has been blanked. This event is not, or not any more."
     ),
     logged="Redelivered.",
     act=_redeliver_now,
@@ -176,19 +176,21 @@ class OutboundEventAdmin(Operable, LogAdmin[OutboundEvent]):
     @admin.display(description=_("as JSON"))
     def formatted_body(self, event: OutboundEvent) -> SafeString:
         body = _masked_body(event)
-        return _text(json.dumps(json.loads(body), ensure_ascii=False, indent=2) if body else "-")
+        return _text(json.dumps(json.loads(body), ensure_ascii=False, indent=2) if body else blanked(event.referral))
 
     @admin.display(description=_("exact bytes, token masked"))
     def exact_body(self, event: OutboundEvent) -> SafeString:
-        return _text(_masked_body(event) or "-")
+        return _text(_masked_body(event) or blanked(event.referral))
 
     @admin.display(description=_("exact bytes"))
     def whole_body(self, event: OutboundEvent) -> SafeString:
-        return _text(bytes(event.body).decode() or "-")
+        return _text(bytes(event.body).decode() or blanked(event.referral))
 
     @admin.display(description=_("length and SHA-256 of the exact bytes"))
     def body_facts(self, event: OutboundEvent) -> str:
         body = bytes(event.body)
+        if not body:
+            return "-"
         return f"{len(body)} bytes, {hashlib.sha256(body).hexdigest()}"
 
     # -- actions

@@ -15,7 +15,7 @@ from .. import advice
 from ..lifecycle import mark_qualified
 from ..models import OutboundEvent, Referral
 from ..protocol import Kind, mask
-from .base import LogAdmin, ReadOnly, TabularInline, badge, explained, linked, unknown
+from .base import LogAdmin, ReadOnly, TabularInline, badge, blanked, explained, linked, unknown
 from .filters import ServerFilter, StateFilter
 from .operations import Operable, Operation
 from .search import referrals
@@ -23,7 +23,7 @@ from .search import referrals
 
 def may_qualify(referral: Referral) -> bool:
     """Whether the milestone of this account can still be reported."""
-    if referral.user_id is None or referral.ended or not referral.token or referral.given_up(Kind.QUALIFIED.value):
+    if referral.user_id is None or referral.ended or referral.blanked or referral.given_up(Kind.QUALIFIED.value):
         return False
     return all(event.kind != Kind.QUALIFIED.value for event in referral.events.all())
 
@@ -42,7 +42,8 @@ QUALIFY = Operation(
     ),
     done=_("“qualified” has been written. It leaves when “registered” has been accepted."),
     refused=_(
-        "It was not marked: “qualified” has been written already, the referral has ended, or the account is gone."
+        "It was not marked: “qualified” has been written already, the referral has ended or been blanked, or the "
+        "account is gone."
     ),
     logged="Marked qualified.",
     act=_qualify,
@@ -97,7 +98,7 @@ class ReferralAdmin(Operable, LogAdmin[Referral]):
         return Q(pk__in=referrals(term, using=using))
 
     def get_fieldsets(self, request: HttpRequest, obj: Referral | None = None) -> Any:
-        token = "token" if self.may(request, "view_token") else "masked_token"
+        token = "whole_token" if self.may(request, "view_token") else "masked_token"
         return (
             (None, {"fields": ("explanation",)}),
             (
@@ -139,4 +140,8 @@ class ReferralAdmin(Operable, LogAdmin[Referral]):
 
     @admin.display(description=_("token"))
     def masked_token(self, referral: Referral) -> str:
-        return mask(referral.token) if referral.token else "-"
+        return mask(referral.token) if referral.token else blanked(referral)
+
+    @admin.display(description=_("token"))
+    def whole_token(self, referral: Referral) -> str:
+        return referral.token or blanked(referral)

@@ -24,6 +24,9 @@ from .schedule import ahead
 
 State = OutboundEvent.State
 
+NEWEST = 100
+"""Accepted tokens among which one is looked for that a dry run can carry."""
+
 
 @dataclass(frozen=True)
 class Claimed:
@@ -122,10 +125,10 @@ def release(events: Sequence[Claimed], *, using: str) -> None:
 @retried
 def probe_subject(server: str, *, using: str) -> Subject | None:
     """The token for a dry run: one that MMOLove has accepted, else the oldest open event's; ``None`` without either."""
-    referrals = Referral.objects.using(using).filter(server=server).exclude(token="")
-    proven = (
-        referrals.filter(registered_at__isnull=False).order_by("-registered_at").values_list("token", flat=True).first()
-    )
+    registered = Referral.objects.using(using).filter(server=server, registered_at__isnull=False)
+    # Among the newest, as where nobody signs up any more all may be blanked.
+    newest = registered.order_by("-registered_at").values_list("token", flat=True)[:NEWEST]
+    proven = next(filter(None, newest), None)
     if proven:
         return Subject(proven, proven=True)
     pending = OutboundEvent.objects.using(using).filter(server=server, state=State.PENDING)

@@ -86,7 +86,7 @@ def may_cancel(event: OutboundEvent) -> bool:
 
 
 def _may_redeliver(row: OutboundEvent, referral: Referral, *, force: bool) -> bool:
-    if not row.body:  # the account was deleted, and with it what could be sent
+    if not row.body:  # blanked: there is nothing that could be sent
         return False
     if row.kind != "reversed" and referral.ended and not (force and row.state == State.ACCEPTED):
         return False

@@ -26,6 +26,7 @@ from ..logs import over, trouble
 from ..models import DeliveryAttempt, OutboundEvent, Referral, Reward
 from ..protocol import Kind, Outcome, Verdict, masked
 from . import order, schedule
+from .blank import gist, named_fields
 from .retry import retrying
 from .send import Ruling, Sent
 from .update import update
@@ -83,7 +84,7 @@ class _Batch:
                 if event is None:  # pruned, while a worker that everybody took for dead had it in hand
                     continue
                 late = event.claim != result.event.claim
-                self._record(event, result, late=late)
+                self._record(event, result, late=late, blanked=referral.blanked)
                 if late:
                     self._override(result, event, referral, events)
                 else:
@@ -102,7 +103,7 @@ class _Batch:
         update(Referral.objects.using(self.using), self.referrals.values(), _REFERRAL_FIELDS)
         DeliveryAttempt.objects.using(self.using).bulk_create(self.attempts)
 
-    def _record(self, event: OutboundEvent, result: Sent, *, late: bool) -> None:
+    def _record(self, event: OutboundEvent, result: Sent, *, late: bool, blanked: bool) -> None:
         self.attempts += [
             DeliveryAttempt(
                 event=event,
@@ -110,11 +111,12 @@ class _Batch:
                 duration_ms=round(attempt.duration * 1000),
                 signed_at=attempt.signed_at,
                 status=attempt.status,
-                answer=_kept(attempt.body, result.event.token),
-                error=masked(attempt.answer.error, result.event.token)[:500],
+                answer="" if blanked else _kept(attempt.body, result.event.token),
+                error=gist(error, attempt.status) if blanked else error,
                 late=late,
             )
             for attempt in result.attempts
+            for error in [masked(attempt.answer.error, result.event.token)[:500]]
         ]
 
     def _apply(self, result: Sent, event: OutboundEvent, referral: Referral, events: order.Events) -> None:
@@ -170,7 +172,8 @@ class _Batch:
             granted = Reward.objects.using(self.using).filter(referral=referral, state=Reward.State.GRANTED)
             if not granted.exists():
                 event.outcome = Outcome.IGNORED.value
-                event.response = _masked_fields(result.last, result.event.token)
+                fields = _masked_fields(result.last, result.event.token)
+                event.response = named_fields(fields) if referral.blanked else fields
                 self._conflict(event, referral, events)
 
     def _conflict(self, event: OutboundEvent, referral: Referral, events: order.Events) -> None:

@@ -1,4 +1,4 @@
-"""What no single event's settling does: free strays, and end what waited longer than its token lives."""
+"""What no single event's settling does: free strays, end what outlived its token, blank what has long been over."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.utils import timezone
 from ..clock import DatabaseNow
 from ..conf import conf
 from ..models import OutboundEvent, Referral
-from . import order
+from . import order, retention
 from .retry import retrying
 
 BATCH = 200
@@ -26,6 +26,7 @@ def sweep(*, using: str) -> None:
     oldest = DatabaseNow() - timedelta(seconds=conf.token_max_age)
     _treat(waiting.filter(referral__registered_at__isnull=False), order.promote, using)
     _treat(waiting.filter(referral__created_at__lt=oldest), _expire, using)
+    retention.look(using=using)
 
 
 def _expire(referral: Referral, events: order.Events) -> list[OutboundEvent]:

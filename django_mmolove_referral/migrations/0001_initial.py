@@ -69,6 +69,7 @@ class Migration(migrations.Migration):
                             ("reversed", "the referral was reversed before it was sent"),
                             ("deleted", "the account was deleted"),
                             ("expired", "the token expired"),
+                            ("blanked", "the token had been blanked"),
                         ],
                         max_length=16,
                         verbose_name="reason",

@@ -29,6 +29,7 @@ from django_mmolove_referral.delivery.retry import retrying
 from django_mmolove_referral.models import OutboundEvent
 from django_mmolove_referral.sandbox.core import Sandbox
 from django_mmolove_referral.sandbox.faults import Fault
+from tests.clock import let_pass
 from tests.conftest import Granted, Table
 from tests.databases import running_url
 
@@ -225,6 +226,11 @@ def test_statements_that_fail_now_and_then_do_not_break_a_drain_off(
         return run(sql, params, many, context)
 
     with connection.execute_wrapper(execute):
+        Drain(concurrency=4).run()
+    if OutboundEvent.objects.filter(state="pending").exists():
+        # Without SKIP LOCKED the claim is a statement by itself: if the next one fails, its events wait for the lease.
+        assert not connection.features.has_select_for_update_skip_locked
+        let_pass(121)
         Drain(concurrency=4).run()
     assert OutboundEvent.objects.filter(state="accepted").count() == 20
     assert len(sandbox.events(test=False)) == 20, "and nothing was sent twice"

@@ -55,8 +55,8 @@ class Command(BaseCommand):
         self.stdout.write(f"{sent} of {total} events will be sent again.")
         if sent < total:
             self.stdout.write(
-                "The others cannot be: their account was deleted, their referral has ended, they were cancelled for "
-                "good, or a worker has them in hand."
+                "The others cannot be: their account was deleted, their body has been blanked (TOKEN_RETENTION), their "
+                "referral has ended, they were cancelled for good, or a worker has them in hand."
             )
 
     def _chosen(self, options: dict[str, Any]) -> QuerySet[OutboundEvent]:
