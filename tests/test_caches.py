@@ -17,6 +17,7 @@ from django.views.decorators.http import condition
 from django.views.decorators.vary import vary_on_cookie
 
 from . import portal
+from .pages import code
 from .visitors import Browser, referred, urls
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -30,9 +31,17 @@ GZIP = "django.middleware.gzip.GZipMiddleware"
 
 View = Callable[..., HttpResponse]
 
+
+def written() -> list[str]:
+    """``MIDDLEWARE`` as docs/caching.md has it."""
+    settings: dict[str, Any] = {}
+    exec(code("caching.md", "UpdateCacheMiddleware"), settings)
+    return list(settings["MIDDLEWARE"])
+
+
 #: Middleware, and what stands around each view.
 SET_UPS: dict[str, tuple[list[str], Callable[[View], View]]] = {
-    "site cache, as Django's documentation has it": ([UPDATE, SESSIONS, OURS, FETCH], lambda view: view),
+    "site cache, as the documentation has it": (written(), lambda view: view),
     "site cache behind us": ([SESSIONS, OURS, UPDATE, FETCH], lambda view: view),
     "both in one": ([SESSIONS, OURS, "django.middleware.cache.CacheMiddleware"], lambda view: view),
     "cache_page": ([SESSIONS, OURS], cache_page(60)),
