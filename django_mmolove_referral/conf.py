@@ -116,14 +116,18 @@ class Settings(Options):
         return self._of_user("REFEREE_IDENTITY")
 
     @cached_property
+    def referee_identity_field(self) -> str | None:
+        """The attribute that is the identity, or ``None`` if a callable makes it."""
+        return self._attribute("REFEREE_IDENTITY")
+
+    @cached_property
     def referrer_code(self) -> Callable[[Any], str]:
         return self._of_user("REFERRER_CODE")
 
     @cached_property
     def referrer_code_field(self) -> str | None:
         """The attribute that a referrer code names, or ``None`` if a callable makes the codes."""
-        value = self._raw.get("REFERRER_CODE", "pk")
-        return value if isinstance(value, str) and value.isidentifier() else None
+        return self._attribute("REFERRER_CODE")
 
     @cached_property
     def resolve_referrer(self) -> Callable[..., Any] | None:
@@ -203,25 +207,29 @@ class Settings(Options):
 
     # -- for the checks
 
-    def problems(self) -> list[str]:
-        """What is wrong with the settings, one sentence each; empty if nothing is."""
-        found: list[str] = []
+    def errors(self) -> list[ConfigError]:
+        """What is wrong with the settings, each as it would be raised where it is needed; empty if nothing is."""
+        found: list[ConfigError] = []
         for name in _properties():
             try:
                 getattr(self, name)
             except ConfigError as error:
-                found.append(str(error))
+                found.append(error)
         if found and self._bad_root():
             return found[:1]
-        found += unknown_keys(self._raw, KEYS, SETTING)
+        found += map(ConfigError, unknown_keys(self._raw, KEYS, SETTING))
         for server in self.__dict__.get("servers", {}).values():
-            found += server.unknown_keys()
+            found += map(ConfigError, server.unknown_keys())
             for read in (server.credentials, lambda server=server: server.share_url):
                 try:
                     read()
                 except ConfigError as error:
-                    found.append(str(error))
-        return list(dict.fromkeys(found))
+                    found.append(error)
+        return list({str(error): error for error in found}.values())
+
+    def problems(self) -> list[str]:
+        """The same, one sentence each."""
+        return list(map(str, self.errors()))
 
     def _bad_root(self) -> bool:
         return not isinstance(getattr(django_settings, SETTING, {}), Mapping)
@@ -231,11 +239,11 @@ def _properties() -> list[str]:
     return [name for name, value in vars(Settings).items() if isinstance(value, cached_property)]
 
 
+#: Properties that are no keys, but made of some.
+_MADE = ("_raw", "servers", "referee_identity_field", "referrer_code_field", "token_names")
+
 #: Every key of the setting.
-KEYS = frozenset(
-    {*SERVER_KEYS, "SERVERS"}
-    | {name.upper() for name in _properties() if name not in ("_raw", "servers", "referrer_code_field", "token_names")}
-)
+KEYS = frozenset({*SERVER_KEYS, "SERVERS"} | {name.upper() for name in _properties() if name not in _MADE})
 
 conf = Settings()
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.conf import settings
 from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.cache import patch_cache_control
@@ -112,18 +113,24 @@ def _finish(request: HttpRequest, response: HttpResponseBase, visit: Visit) -> N
         if not conf.set_cookie:
             pass
         elif visit.used_up:
-            response.delete_cookie(conf.cookie_name, samesite="Lax")
+            response.delete_cookie(conf.cookie_name, **_where())
         elif visit.token and visit.token != request.COOKIES.get(conf.cookie_name):
             response.set_cookie(
                 conf.cookie_name,
                 visit.token,
                 max_age=int(conf.token_max_age),
-                secure=request.is_secure(),
+                secure=request.is_secure() or settings.SESSION_COOKIE_SECURE,
                 httponly=True,
-                samesite="Lax",
+                **_where(),
             )
     except Exception as error:  # noqa: BLE001  # the page is made, and stays as it is
         text = "The cookie of a referral token could not be written; the visitor goes on without it."
         trouble(logger, "cookie", error, text)
     else:
         over(logger, "cookie", "The cookies of referral tokens can be written again.")
+
+
+def _where() -> dict[str, Any]:
+    """Where our cookie is sent: wherever the session is, as one stands in for the other. But it has to come along from
+    other sites, so it is never stricter than ``Lax``."""
+    return {"domain": settings.SESSION_COOKIE_DOMAIN, "path": settings.SESSION_COOKIE_PATH, "samesite": "Lax"}

@@ -25,6 +25,10 @@ class MissingError(ConfigError):
     """A setting that has to be there is not."""
 
 
+class InsecureError(ConfigError):
+    """A setting would send signed events where others can read them."""
+
+
 class Options:
     """The setting as it was written, secrets masked, and how its values are read."""
 
@@ -79,10 +83,13 @@ class Options:
             raise self._error(key, f"must name a callable, and {value!r} is none")
         return found  # type: ignore[no-any-return]  # import_string is untyped by nature
 
-    def _of_user(self, key: str) -> Callable[[Any], str]:
+    def _attribute(self, key: str) -> str | None:
         value = self._raw.get(key, "pk")
-        if isinstance(value, str) and value.isidentifier():
-            attribute = value
+        return value if isinstance(value, str) and value.isidentifier() else None
+
+    def _of_user(self, key: str) -> Callable[[Any], str]:
+        attribute = self._attribute(key)
+        if attribute is not None:
             return lambda user: _text(getattr(user, attribute))
         found = self._dotted(key)
         if found is None:

@@ -58,6 +58,10 @@ class Secret:
         """Lower-case hex HMAC-SHA256 of ``message``."""
         return hmac.new(self._key, message, hashlib.sha256).hexdigest()
 
+    def matches(self, pattern: re.Pattern[str]) -> bool:
+        """Whether ``pattern`` matches the whole of it."""
+        return pattern.fullmatch(self._key.decode("utf-8", "surrogatepass")) is not None
+
     def __bool__(self) -> bool:
         return bool(self._key)
 

@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from django.conf import settings as django_settings
 
-from .options import SETTING, ConfigError, MissingError, as_secret, unknown_keys
+from .options import SETTING, ConfigError, InsecureError, MissingError, as_secret, unknown_keys
 from .protocol import DEFAULT_ENDPOINT, KEY_ID, Credentials, Secret
 
 SERVER_KEYS = ("SERVER_ID", "SECRET", "KEY_ID", "ENDPOINT", "SHARE_URL")
@@ -28,7 +28,7 @@ class Server:
 
     def credentials(self) -> Credentials:
         """Id, secret, endpoint and key id, read afresh (SECRET may be a callable). Raises :class:`ConfigError`."""
-        return Credentials(self._server_id(), self._secret(), self._endpoint(), self._key_id())
+        return Credentials(self._server_id(), self._secret(), self.endpoint, self._key_id())
 
     @property
     def server_id(self) -> str:
@@ -48,13 +48,42 @@ class Server:
             raise self._error("SHARE_URL", 'must be a URL such as "https://mmolove.com/r/your-server"')
         return str(value).strip()
 
+    @property
+    def configured(self) -> bool:
+        """Whether it has an id and a secret, right or wrong; a callable is not asked for one."""
+        return bool(self.server_id and self._raw.get("SECRET"))
+
+    @property
+    def written_secret(self) -> Secret:
+        """The secret that stands in the settings; blank if a callable has it."""
+        value = self._raw.get("SECRET")
+        return value if isinstance(value, Secret) else Secret("")
+
+    @property
+    def endpoint(self) -> str:
+        """Where its events go. Raises :class:`ConfigError`."""
+        value = self._raw.get("ENDPOINT") or DEFAULT_ENDPOINT
+        parts = _split(value)
+        if parts is None:
+            raise self._error("ENDPOINT", f'must be a URL such as "{DEFAULT_ENDPOINT}"')
+        if parts.scheme == "http" and not django_settings.DEBUG and not self.on_this_machine:
+            problem = "must be https outside DEBUG (http is accepted for this machine only)"
+            raise self._error("ENDPOINT", problem, InsecureError)
+        return str(value).strip()
+
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether its endpoint is, as a sandbox's is: nobody else hears what is sent there."""
+        parts = _split(self._raw.get("ENDPOINT"))
+        return parts is not None and parts.hostname in _LOOPBACK
+
     def unknown_keys(self) -> list[str]:
         """What stands there and means nothing, one sentence each."""
         return unknown_keys(self._raw, SERVER_KEYS, self.setting)
 
     def _server_id(self) -> str:
         if not self.server_id:
-            raise self._error("SERVER_ID", "must be the server's id from the MMOLove dashboard", missing=True)
+            raise self._error("SERVER_ID", "must be the server's id from the MMOLove dashboard", MissingError)
         return self.server_id
 
     def _secret(self) -> Secret:
@@ -68,18 +97,9 @@ class Server:
             raise self._error(
                 "SECRET",
                 "must be the referral secret from the MMOLove dashboard, or a callable that returns it",
-                missing=True,
+                MissingError,
             )
         return as_secret(value)
-
-    def _endpoint(self) -> str:
-        value = self._raw.get("ENDPOINT") or DEFAULT_ENDPOINT
-        parts = _split(value)
-        if parts is None:
-            raise self._error("ENDPOINT", f'must be a URL such as "{DEFAULT_ENDPOINT}"')
-        if parts.scheme == "http" and not django_settings.DEBUG and parts.hostname not in _LOOPBACK:
-            raise self._error("ENDPOINT", "must be https outside DEBUG (http is accepted for this machine only)")
-        return str(value).strip()
 
     def _key_id(self) -> str:
         value = self._raw.get("KEY_ID") or ""
@@ -87,10 +107,9 @@ class Server:
             raise self._error("KEY_ID", "must be printable ASCII without spaces and commas")
         return value
 
-    def _error(self, key: str, what: str, *, missing: bool = False) -> ConfigError:
-        in_environment = missing and self.setting == SETTING  # which names the default server only
+    def _error(self, key: str, what: str, kind: type[ConfigError] = ConfigError) -> ConfigError:
+        in_environment = kind is MissingError and self.setting == SETTING  # which names the default server only
         hint = f", or set the environment variable {ENVIRONMENT[key]}" if in_environment else ""
-        kind = MissingError if missing else ConfigError
         return kind(f"{self.setting}[{key!r}] {what}{hint}.")
 
 

@@ -9,12 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery import Celery
 from django.conf import settings as django_settings
 from django.dispatch import Signal
 
 from django_mmolove_referral import capture, logs, signals
 from django_mmolove_referral.conf import SETTING, conf
-from django_mmolove_referral.delivery import lane, life, retention
+from django_mmolove_referral.delivery import dispatch, lane, life, retention
 from django_mmolove_referral.delivery.drain import Drain, Tally
 from django_mmolove_referral.models import OutboundEvent, Referral, Reward, ServerHealth
 from django_mmolove_referral.sandbox.core import Sandbox
@@ -48,6 +49,17 @@ def configure(settings: Any) -> Callable[..., None]:
         setattr(settings, SETTING, {**getattr(django_settings, SETTING), **keys})
 
     return change
+
+
+@pytest.fixture
+def celery_app(configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
+    """A portal that delivers by Celery: its app, with a broker that nobody asks and a beat that does nothing yet."""
+    configure(DISPATCH="celery")
+    app = Celery("portal", broker="amqp://guest@127.0.0.1:9//", set_as_current=False)
+    app.conf.beat_schedule = {}
+    monkeypatch.setattr(dispatch.celery, "app", app)
+    yield app
+    app.close()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
+from django.urls import include, path
 from django.utils import timezone
 
 from django_mmolove_referral import advice, attach_referral, doctor, tasks
@@ -29,12 +30,14 @@ from django_mmolove_referral.delivery.dry_run import dry_run
 from django_mmolove_referral.doctor import needs
 from django_mmolove_referral.models import Heartbeat, OutboundEvent, Referral, Reward, ServerHealth
 from django_mmolove_referral.sandbox.core import Sandbox
+from tests import portal
 from tests.clock import let_pass
 from tests.conftest import SECRET, Granted
 from tests.factories import EventFactory, RewardFactory
 from tests.peers import Peer, answers, http
 from tests.portal import create
 
+Configure = Callable[..., None]
 Found = dict[str, dict[str, Any]]
 
 pytestmark = pytest.mark.django_db
@@ -232,6 +235,7 @@ CACHE = "django.middleware.cache.FetchFromCacheMiddleware"
         ([SESSION], {"middleware.missing": "error"}),
         ([OURS, SESSION], {"middleware.order": "error"}),
         ([SESSION, CACHE, OURS], {"middleware.order": "warning"}),
+        ([OURS], {"sessions.missing": "error"}),
     ],
 )
 def test_the_middleware(order: list[str], said: dict[str, str], alive: None, settings: Any) -> None:
@@ -246,6 +250,7 @@ def test_the_middleware(order: list[str], said: dict[str, str], alive: None, set
         ({"SESSION_ENGINE": "django.contrib.sessions.backends.signed_cookies"}, {}),
         ({"SESSION_ENGINE": "django.contrib.sessions.backends.cache"}, {"sessions.volatile": "warning"}),
         ({"SESSION_ENGINE": "portal.sessions"}, {"sessions.failed": "error"}),
+        ({"SESSION_COOKIE_SAMESITE": "Strict"}, {"sessions.strict": "warning"}),
     ],
 )
 def test_the_sessions(changes: dict[str, Any], said: dict[str, str], alive: None) -> None:
@@ -263,6 +268,56 @@ def test_no_share_links(alive: None, configure: Callable[..., None], settings: A
     assert found["share_links.no_path"]["severity"] == "warning"
     assert not [finding for finding in needs() if finding.id.startswith("share_links")], "a portal may do without"
     assert 'include("django_mmolove_referral.urls")' in found["share_links.no_path"]["cure"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"COOKIE_NAME": "sessionid"}, {"settings.name_taken": "error"}),
+        ({"SERVERS": {"eu": {"SERVER_ID": "srv_test", "SECRET": SECRET}}}, {"settings.doubled": "warning"}),
+        ({"REFEREE_IDENTITY": "email"}, {"accounts.identity": "warning"}),
+        ({"REFERRER_CODE": "email"}, {"accounts.code": "warning"}),
+        ({"REFEREE_IDENTITY": "player_no"}, {"accounts.attribute": "error"}),
+    ],
+)
+def test_what_the_checks_say_is_told(
+    keys: dict[str, Any], said: dict[str, str], alive: None, sandbox: Sandbox, configure: Configure
+) -> None:
+    if "SERVERS" in keys:
+        default = conf.server("default")
+        keys["SERVERS"]["eu"] |= {"ENDPOINT": default.endpoint, "SHARE_URL": default.share_url}
+    configure(**keys)
+    assert wrong() == said
+
+
+def test_a_placeholder_is_not_complete(alive: None, configure: Configure) -> None:
+    configure(SECRET="change-me", ENDPOINT="https://mmolove.invalid/")
+    found = findings("--offline")
+    assert found["settings.placeholder"]["severity"] == "error"
+    assert "settings.ok" not in found
+
+
+def test_what_only_matters_in_production(alive: None, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox_pages = path("sandbox/", include("django_mmolove_referral.sandbox.urls"))
+    settings.ROOT_URLCONF = type("Urls", (), {"urlpatterns": [*portal.urlpatterns, sandbox_pages]})
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", {})
+    of_sqlite = {"database.readers_first": "warning"} if connection.vendor == "sqlite" else {}
+    assert wrong() == {"sandbox.public": "warning", **of_sqlite}
+    settings.DEBUG = True
+    assert wrong() == {}
+
+
+def test_sessions_whose_table_nobody_makes(alive: None, settings: Any) -> None:
+    settings.INSTALLED_APPS = [name for name in settings.INSTALLED_APPS if name != "django.contrib.sessions"]
+    assert wrong()["sessions.failed"] == "error"
+    assert "'django.contrib.sessions'" in findings()["sessions.failed"]["cure"]
+
+
+def test_celery_whose_wake_ups_nobody_hears(alive: None, celery_app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    celery_app.conf.task_always_eager = True
+    assert wrong()["celery.no_worker"] == "error"
+    monkeypatch.setattr(dispatch.celery, "app", Celery("default", set_as_current=False))
+    assert wrong()["celery.no_app"] == "error"
 
 
 def test_unverified_tls_is_pointed_out(alive: None, configure: Callable[..., None]) -> None:
@@ -457,15 +512,6 @@ def test_a_due_reward_is_work_that_waits(granted: Granted, sandbox: Sandbox) -> 
     RewardFactory.create()
     let_pass(200)
     assert wrong() == {"dispatcher.silent": "error"}
-
-
-@pytest.fixture
-def celery_app(configure: Callable[..., None]) -> Iterator[Celery]:
-    configure(DISPATCH="celery")
-    app = Celery("portal", broker="memory://")
-    app.conf.beat_schedule = {}
-    yield app
-    app.close()
 
 
 def test_celery_without_its_sweep(

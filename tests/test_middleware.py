@@ -179,6 +179,25 @@ def test_a_cookie_of_our_own_keeps_the_token_if_asked_for(secure: bool, configur
     assert response["Cache-Control"] == "private"
 
 
+@pytest.mark.django_db(transaction=True)
+def test_the_cookie_is_sent_where_the_session_is(settings: Any, configure: Callable[..., None]) -> None:
+    """A portal on its bare domain and on www, behind a proxy that ends TLS, beside other applications of the host."""
+    settings.SESSION_COOKIE_DOMAIN = "portal.example"
+    settings.SESSION_COOKIE_PATH = "/play/"
+    settings.SESSION_COOKIE_SECURE = True
+    settings.SESSION_COOKIE_SAMESITE = "Strict"
+    settings.ROOT_URLCONF = urls(**{"play/register": portal.register})
+    configure(SET_COOKIE=True)
+    browser = Browser()
+    kept = browser.get("/play/register/?mmref=tok-1").cookies["mmref"]
+    gone = browser.sign_up(url="/play/register/").cookies["mmref"]
+    for cookie in (kept, gone):
+        assert (cookie["domain"], cookie["path"], cookie["samesite"]) == ("portal.example", "/play/", "Lax")
+    assert kept["secure"] is True
+    assert (gone.value, gone["max-age"]) == ("", 0)
+    assert referred() == {BOB: "tok-1"}
+
+
 @pytest.mark.usefixtures("cookie_sessions")
 def test_no_cookie_of_our_own_is_set_unasked() -> None:
     assert list(Browser().visit("tok-1").cookies) == ["sessionid"]

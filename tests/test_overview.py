@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from celery import Celery
 from django.contrib import admin
 from django.contrib.admin import AdminSite
 from django.contrib.auth.models import Permission
@@ -110,7 +111,7 @@ def test_a_missing_secret_is_a_card_that_names_the_setting(
         "MMOLOVE_REFERRAL['SECRET'] must be the referral secret from the MMOLove dashboard, or a callable that returns "
         "it, or set the environment variable MMOLOVE_REFERRAL_SECRET."
     )
-    assert told() == [(error, "See the settings table in the README.")]
+    assert told() == [(error, "The documentation lists every key and what it may be: Settings (docs/settings.md).")]
     page = content(owner)
     assert "not configured" in page
     assert page.count(error.replace("'", "&#x27;")) == 2  # at the top and on the card
@@ -154,7 +155,9 @@ def test_a_paused_server(owner: Client, granted: Granted) -> None:
 
 
 def test_another_than_the_default_server_is_named(granted: Granted, configure: Configure) -> None:
-    configure(SERVERS={"eu": {"SERVER_ID": "srv_eu", "SECRET": "x", "SHARE_URL": "https://mmolove.example/r/eu"}})
+    configure(
+        SERVERS={"eu": {"SERVER_ID": "srv_eu", "SECRET": "a1b2c3d4e5", "SHARE_URL": "https://mmolove.example/r/eu"}}
+    )
     ServerHealth.objects.create(server="eu", state="paused", reason="HTTP 503", since=timezone.now())
     ((cause, _cure),) = told()
     assert cause.startswith("Delivery has been paused (since ")
@@ -184,7 +187,9 @@ def test_events_for_a_server_that_is_gone(granted: Granted) -> None:
                    "--once, or set MMOLOVE_REFERRAL['DISPATCH'] to 'thread'.")),
     ],
 )  # fmt: skip
-def test_nothing_delivers(dispatch: str, cure: str, owner: Client, granted: Granted, configure: Configure) -> None:
+def test_nothing_delivers(
+    dispatch: str, cure: str, owner: Client, granted: Granted, celery_app: Celery, configure: Configure
+) -> None:
     EventFactory.create()
     let_pass(3600)
     configure(DISPATCH=dispatch)
@@ -211,7 +216,7 @@ def test_an_unknown_way_to_deliver(granted: Granted, configure: Configure) -> No
     let_pass(3600)
     configure(DISPATCH="pigeon")
     wrong = "MMOLOVE_REFERRAL['DISPATCH'] must be one of 'thread', 'celery', 'manual', not 'pigeon'."
-    assert told()[0] == (wrong, "See the settings table in the README.")
+    assert told()[0] == (wrong, "The documentation lists every key and what it may be: Settings (docs/settings.md).")
 
 
 @pytest.mark.parametrize(
@@ -265,7 +270,7 @@ def test_nothing_is_sent_and_nothing_begins_to_deliver(
 def test_rewards_without_a_receiver() -> None:
     connect = (
         "Connect a receiver to django_mmolove_referral.signals.referral_qualified in your AppConfig.ready(), as the "
-        "README shows (step 8)."
+        "documentation shows: Signals (docs/signals.md)."
     )
     assert told() == [(NO_RECEIVER, connect)]
     assert not attention("admin")[0].urgent

@@ -329,7 +329,8 @@ def test_text(busy: OutboundEvent, granted: Granted) -> None:
         == f"""\
 Needs attention:
 - settings.missing: MMOLOVE_REFERRAL['SERVERS']['eu']['SECRET'] must be the referral secret from the MMOLove \
-dashboard, or a callable that returns it. See the settings table in the README.
+dashboard, or a callable that returns it. The documentation lists every key and what it may be: Settings \
+(docs/settings.md).
 - dispatcher.silent: Nothing has ever delivered here (DISPATCH = 'manual'). Start python manage.py \
 mmolove_deliver --loop, or have cron run python manage.py mmolove_deliver --once, or set \
 MMOLOVE_REFERRAL['DISPATCH'] to 'thread'.

@@ -103,7 +103,11 @@ class CeleryDispatcher(Dispatcher):
     app: Celery | None = None
 
     def _work(self) -> _Work:
-        return _Waker(self.app or portal_app())
+        return _Waker(self.known_app())
+
+    def known_app(self) -> Celery:
+        """The app that was current when Django started, which one that is current in this thread need not be."""
+        return self.app or portal_app()
 
 
 class _Waker:

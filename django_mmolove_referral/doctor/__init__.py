@@ -28,7 +28,9 @@ PRESSING = (
     "settings",
     "middleware",
     "sessions",
+    "accounts",
     "server",
+    "celery",
     "dispatcher",
     "sweep",
     "rewards",
@@ -71,7 +73,9 @@ def _examine(servers: list[Server], *, offline: bool, all_servers: bool) -> Iter
         installation.of_settings,
         installation.of_middleware,
         installation.of_sessions,
+        installation.of_accounts,
         installation.of_share_links,
+        installation.of_production,
     ):
         yield from _contained(look)
     using = router.db_for_write(OutboundEvent)

@@ -14,7 +14,6 @@ from django.utils.translation import ngettext
 from .. import advice, checks
 from ..clock import DatabaseNow
 from ..conf import ConfigError, Server, conf
-from ..delivery.rewards import NO_RECEIVER
 from ..models import Heartbeat, OutboundEvent, Referral, Reward, ServerHealth
 from ..signals import referral_qualified
 from .endpoint import of_remembered_clock
@@ -140,6 +139,7 @@ def of_dispatcher(signs: Signs) -> Iterator[Finding]:
     yield _of_signs(signs, dispatch, late=late)
     if dispatch != "celery":
         return
+    yield from map(of_check, checks.check_celery(None))
     age, host = signs.seen.get(Kind.BEAT.value, (None, ""))
     if age is not None and age <= signs.patience():
         yield ok(
@@ -188,12 +188,9 @@ def of_rewards(using: str) -> Iterator[Finding]:
     counts = due[: CAP + 1].aggregate(due=Count("pk"), failing=Count("pk", filter=Q(attempts__gt=0)))
     count, failing = counts["due"], counts["failing"]
     if not referral_qualified.has_listeners(Referral):
-        why = _(NO_RECEIVER)
+        message = checks.no_receiver()
         seen = ngettext("%(count)s reward is due. %(why)s", "%(count)s rewards are due. %(why)s", count)
-        cure = _(
-            "Connect a receiver to django_mmolove_referral.signals.referral_qualified in your AppConfig.ready(), as "
-            "the README shows (step 8)."
-        )
+        why, cure = message.msg, message.hint or ""
         yield (
             error("rewards.no_receiver", seen % {"count": _amount(count), "why": why}, cure)
             if count

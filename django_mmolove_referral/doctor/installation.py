@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
 
 from django.conf import settings
@@ -13,12 +14,9 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext as _
 
 from .. import checks
-from ..conf import ConfigError, Server, conf
+from ..conf import conf
 from ..options import MissingError
-from .finding import Finding, Severity, error, ok, warning
-
-CACHED_SESSIONS = "django.contrib.sessions.backends.cache"
-VOLATILE = ("django.core.cache.backends.locmem.LocMemCache", "django.core.cache.backends.dummy.DummyCache")
+from .finding import Finding, Severity, error, ok
 
 #: The system checks' findings: their id here, and how much they matter.
 PLACES = {
@@ -26,26 +24,51 @@ PLACES = {
     "mmolove_referral.W003": ("middleware.order", Severity.ERROR),
     "mmolove_referral.W004": ("middleware.order", Severity.WARNING),
     "mmolove_referral.W005": ("sweep.unscheduled", Severity.WARNING),
+    "mmolove_referral.W006": ("sessions.missing", Severity.ERROR),
+    "mmolove_referral.W007": ("sessions.failed", Severity.ERROR),
+    "mmolove_referral.W009": ("settings.placeholder", Severity.ERROR),
+    "mmolove_referral.W010": ("settings.doubled", Severity.WARNING),
+    "mmolove_referral.W011": ("accounts.identity", Severity.WARNING),
+    "mmolove_referral.W012": ("accounts.code", Severity.WARNING),
+    "mmolove_referral.W013": ("accounts.attribute", Severity.ERROR),
+    "mmolove_referral.W015": ("celery.no_app", Severity.ERROR),
+    "mmolove_referral.W016": ("celery.no_worker", Severity.ERROR),
+    "mmolove_referral.W017": ("sessions.strict", Severity.WARNING),
+    "mmolove_referral.W018": ("settings.name_taken", Severity.ERROR),
+    "mmolove_referral.W019": ("share_links.no_path", Severity.WARNING),
+    "mmolove_referral.W020": ("share_links.no_url", Severity.WARNING),
+    "mmolove_referral.W021": ("sessions.volatile", Severity.WARNING),
+    "mmolove_referral.W022": ("tls.unverified", Severity.WARNING),
+    "mmolove_referral.W023": ("database.readers_first", Severity.WARNING),
+    "mmolove_referral.W024": ("sandbox.public", Severity.WARNING),
 }
 
 
+def of_check(message: CheckMessage) -> Finding:
+    """A system check's message as a finding."""
+    name, severity = PLACES[message.id or ""]
+    return Finding(name, severity, message.msg, message.hint or "")
+
+
 def of_settings() -> Iterator[Finding]:
-    missing = set(_missing())
+    missing = {str(problem) for problem in conf.errors() if isinstance(problem, MissingError)}
     messages = checks.check_settings(None)
     for message in messages:
         yield error("settings.missing" if message.msg in missing else "settings.wrong", message.msg, message.hint or "")
     if messages:
         return
-    for server in conf.servers.values():
-        seen = _("%(setting)s is complete: SERVER_ID = '%(id)s', ENDPOINT = '%(endpoint)s'.")
-        values = {"setting": server.setting, "id": server.server_id, "endpoint": server.credentials().endpoint}
-        yield ok("settings.ok", seen % values, server=server.alias)
-    if conf.verify is False:
-        yield warning(
-            "tls.unverified",
-            _("MMOLOVE_REFERRAL['VERIFY'] is False: anybody between here and MMOLove can answer in its place."),
-            _("Remove MMOLOVE_REFERRAL['VERIFY'], or set it to the path of your own CA's certificates."),
-        )
+    doubts = [*checks.check_placeholders(None), *checks.check_same_servers(None), *checks.check_names(None)]
+    yield from map(of_check, doubts)
+    if not doubts:
+        for server in conf.servers.values():
+            seen = _("%(setting)s is complete: SERVER_ID = '%(id)s', ENDPOINT = '%(endpoint)s'.")
+            values = {"setting": server.setting, "id": server.server_id, "endpoint": server.endpoint}
+            yield ok("settings.ok", seen % values, server=server.alias)
+    yield from map(of_check, checks.check_verify(None))
+
+
+def of_accounts() -> Iterator[Finding]:
+    yield from map(of_check, checks.check_accounts(None))
 
 
 def of_middleware() -> Iterator[Finding]:
@@ -55,60 +78,43 @@ def of_middleware() -> Iterator[Finding]:
         yield ok("middleware.ok", _("ReferralMiddleware stands where it has to in MIDDLEWARE."))
 
 
-def of_check(message: CheckMessage) -> Finding:
-    """A system check's message as a finding."""
-    name, severity = PLACES[message.id or ""]
-    return Finding(name, severity, message.msg, message.hint or "")
-
-
 def of_sessions() -> Iterator[Finding]:
     engine = settings.SESSION_ENGINE
+    messages = [*checks.check_sessions(None), *checks.check_volatile_sessions(None)]
+    yield from map(of_check, messages)
     try:
         import_module(engine).SessionStore().exists("mmolove-doctor")
     except Exception as problem:  # noqa: BLE001  # whatever a session store raises
-        yield error(
-            "sessions.failed",
-            _("The sessions, where a visit's token is kept, cannot be read: %s.") % _named(problem),
-            _("Mend SESSION_ENGINE = '%s'; sessions in the database need python manage.py migrate sessions.") % engine,
-        )
+        if not any(PLACES[message.id or ""][0] == "sessions.failed" for message in messages):
+            yield error(
+                "sessions.failed",
+                _("The sessions, where a visit's token is kept, cannot be read: %s.") % _named(problem),
+                _("Mend SESSION_ENGINE = '%s'; sessions in the database need python manage.py migrate sessions.")
+                % engine,
+            )
         return
-    alias = settings.SESSION_CACHE_ALIAS
-    backend = settings.CACHES.get(alias, {}).get("BACKEND", "")
-    if engine == CACHED_SESSIONS and backend in VOLATILE:
-        yield warning(
-            "sessions.volatile",
-            _("Sessions are kept in CACHES['%s'], which no two processes share: a token that one saw, another forgot.")
-            % alias,
-            _("Set SESSION_ENGINE to 'django.contrib.sessions.backends.db', or CACHES['%s'] to a shared cache.")
-            % alias,
-        )
-        return
-    yield ok("sessions.ok", _("Sessions work: SESSION_ENGINE = '%s'.") % engine)
+    if not messages:
+        yield ok("sessions.ok", _("Sessions work: SESSION_ENGINE = '%s'.") % engine)
 
 
 def of_share_links() -> Iterator[Finding]:
     try:
         path = reverse("mmolove_referral:join", args=["code"])
     except NoReverseMatch:
-        yield warning(
-            "share_links.no_path",
-            _("The portal has no share links, so nobody knows who referred a player."),
-            _('Add path("", include("django_mmolove_referral.urls")) to ROOT_URLCONF = \'%s\'.')
-            % settings.ROOT_URLCONF,
-        )
+        yield of_check(checks.no_join_page())
         return
     for server in conf.servers.values():
         if server.share_url:
             seen = _("Share links such as %(path)s lead to %(url)s.") % {"path": path, "url": server.share_url}
             yield ok("share_links.ok", seen, server=server.alias)
         else:
-            yield warning(
-                "share_links.no_url",
-                _("Share links lead to the portal's own front page."),
-                _("Set %s['SHARE_URL'] to your server's link at MMOLove, e.g. \"https://mmolove.com/r/your-server\".")
-                % server.setting,
-                server=server.alias,
-            )
+            yield replace(of_check(checks.no_share_url(server)), server=server.alias)
+
+
+def of_production() -> Iterator[Finding]:
+    """What only matters where players come."""
+    if not settings.DEBUG:
+        yield from map(of_check, [*checks.check_sqlite(None), *checks.check_sandbox(None)])
 
 
 def of_migrations(using: str) -> Iterator[Finding]:
@@ -127,20 +133,6 @@ def of_migrations(using: str) -> Iterator[Finding]:
         )
     else:
         yield ok("migrations.ok", _("All tables are there, in the database '%(alias)s' (%(vendor)s).") % values)
-
-
-def _missing() -> Iterator[str]:
-    try:
-        servers: list[Server] = list(conf.servers.values())
-    except ConfigError:
-        return
-    for server in servers:
-        try:
-            server.credentials()
-        except MissingError as problem:
-            yield str(problem)
-        except ConfigError:
-            pass
 
 
 def _named(problem: Exception) -> str:
