@@ -165,12 +165,17 @@ class Visit:
         self.shown = False
         self.used_up = False
 
-    def may_keep(self) -> bool:
-        """Whether this visitor may be given something to keep: what ``CAPTURE_IF`` says, asked once per request."""
+    def may_keep(self, *, ask: bool = True) -> bool:
+        """Whether this visitor may be given something to keep: what ``CAPTURE_IF`` says, asked once per request.
+
+        Without ``ask`` it is not asked, and has not said yes unless it did before.
+        """
         if self._may_keep is None:
             try:
-                ask = conf.capture_if
-                self._may_keep = ask is None or bool(ask(self.request))
+                question = conf.capture_if
+                if question is not None and not ask:
+                    return False
+                self._may_keep = question is None or bool(question(self.request))
                 over(logger, "consent", "CAPTURE_IF answers again.")
             except Exception as error:  # noqa: BLE001  # CAPTURE_IF is the portal's
                 trouble(logger, "consent", error, "CAPTURE_IF gave no answer; nothing is captured until it does.")
@@ -307,9 +312,8 @@ class Visit:
         """Write the record: into the session, which it may ``begin``, or for this request alone."""
         empty = self._empty
         held = self._session is not None and not empty and SESSION_KEY in self._session
-        # Where nothing of ours is held yet, CAPTURE_IF decides. It is not asked from here, within the portal's
-        # transaction, which a query of its own could break.
-        allowed = held or (conf.capture_if is None if self._may_keep is None else self._may_keep)
+        # Not asked from here: within the portal's transaction a query that fails would break the sign-up.
+        allowed = held or self.may_keep(ask=False)
         self.changed |= allowed
         if self._session is None or self._record is not None or not allowed or (empty and not begin):
             self._record = record

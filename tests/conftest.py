@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -46,6 +47,22 @@ def configure(settings: Any) -> Callable[..., None]:
         setattr(settings, SETTING, {**getattr(django_settings, SETTING), **keys})
 
     return change
+
+
+@pytest.fixture
+def yourapp(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], ModuleType]:
+    """``yourapp("forms", code)``: the module ``yourapp.forms`` of the documentation's portal, with that code."""
+    package = ModuleType("yourapp")
+    package.__path__ = []
+    monkeypatch.setitem(sys.modules, "yourapp", package)
+
+    def make(name: str, source: str) -> ModuleType:
+        module = ModuleType(f"yourapp.{name}")
+        exec(compile(source, f"yourapp/{name}.py", "exec"), vars(module))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        return module
+
+    return make
 
 
 @pytest.fixture
