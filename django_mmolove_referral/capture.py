@@ -131,39 +131,27 @@ class Visit:
     Some libraries swap ``request.session`` during a sign-up, so the session is taken from the start.
     """
 
-    __slots__ = (
-        "_may_keep",
-        "_offered",
-        "_offered_at",
-        "_record",
-        "_session",
-        "attached_to",
-        "changed",
-        "put_off",
-        "request",
-        "shown",
-        "used_up",
-    )
+    # Defaults of the class, as most requests change nothing of it.
+    #: The record of a visitor without a session, or who is to keep nothing: good for this request (an API that
+    #: creates accounts).
+    _record: Record | None = None
+    #: The token that this request carries in its body, and when it was offered.
+    _offered = ""
+    _offered_at = 0
+    _may_keep: bool | None = None
+    #: The referral that this request's token went to, if any: a token is used once per browser.
+    attached_to: int | None = None
+    #: The database was not to be had: trying again in the same request would keep the visitor waiting twice.
+    put_off = False
+    #: The response is this visitor's own: the record has changed, or the page shows the token.
+    private = False
+    changed = False
+    used_up = False
 
     def __init__(self, request: HttpRequest) -> None:
         #: ``None`` once the response is made: whatever outlives it (a background task) sees no visitor any more.
         self.request: HttpRequest | None = request
         self._session: MutableMapping[str, Any] | None = getattr(request, "session", None)
-        #: The record of a visitor without a session, or who is to keep nothing: good for this request (an API that
-        #: creates accounts).
-        self._record: Record | None = None
-        #: The token that this request carries in its body, and when it was offered.
-        self._offered = ""
-        self._offered_at = 0
-        self._may_keep: bool | None = None
-        #: The referral that this request's token went to, if any: a token is used once per browser.
-        self.attached_to: int | None = None
-        #: The database was not to be had: trying again in the same request would keep the visitor waiting twice.
-        self.put_off = False
-        self.changed = False
-        #: The response has the token in it.
-        self.shown = False
-        self.used_up = False
 
     def may_keep(self, *, ask: bool = True) -> bool:
         """Whether this visitor may be given something to keep: what ``CAPTURE_IF`` says, asked once per request.
@@ -221,7 +209,7 @@ class Visit:
             trouble(logger, "form", error, "A form could not be given its token; the visitor goes on without it.")
             return ""
         if token:
-            self.shown = True
+            self.private = True
             # cache_page stores the page before the middleware can mark it; this is how Django's caches are told sooner.
             self.request._cache_update_cache = False  # type: ignore[attr-defined]
         return token
@@ -273,7 +261,7 @@ class Visit:
             self._offered = ""
         # An API's client that keeps no cookies is not given one to remember what it offered.
         self._store(record, begin=not offered)
-        self.changed = self.used_up = True
+        self.private = self.changed = self.used_up = True
 
     def _captured(self) -> Captured | None:
         record = self._load()
@@ -314,7 +302,8 @@ class Visit:
         held = self._session is not None and not empty and SESSION_KEY in self._session
         # Not asked from here: within the portal's transaction a query that fails would break the sign-up.
         allowed = held or self.may_keep(ask=False)
-        self.changed |= allowed
+        if allowed:
+            self.private = self.changed = True
         if self._session is None or self._record is not None or not allowed or (empty and not begin):
             self._record = record
         else:

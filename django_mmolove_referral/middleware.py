@@ -48,7 +48,7 @@ class ReferralMiddleware:
             if _mentions_token(request):
                 _capture(request, visit)
             response = self.get_response(request)
-            if visit.changed or visit.shown:
+            if visit.private:
                 _finish(request, response, visit)
             return response
         finally:
@@ -63,7 +63,7 @@ class ReferralMiddleware:
                 # Reading the session may read the database.
                 await sync_to_async(_capture)(request, visit)
             response: HttpResponseBase = await self.get_response(request)
-            if visit.changed or visit.shown:
+            if visit.private:
                 _finish(request, response, visit)
             return response
         finally:
