@@ -138,6 +138,8 @@ class Visit:
     #: The token that this request carries in its body, and when it was offered.
     _offered = ""
     _offered_at = 0
+    #: The server of this request, once it was asked for.
+    _told = ""
     _may_keep: bool | None = None
     #: The referral that this request's token went to, if any: a token is used once per browser.
     attached_to: int | None = None
@@ -180,7 +182,7 @@ class Visit:
         except Exception as error:  # noqa: BLE001  # RESOLVE_SERVER is the portal's
             trouble(logger, "visit", error, "The server of a visit could not be told; it will be at the sign-up.")
             server = ""
-        record = self._stored()
+        record = self._load()
         if not record.take(token, server, int(time.time())):
             return False
         self._store(record)
@@ -218,7 +220,7 @@ class Visit:
         """Remember who shared the link, for the token with which the visitor is about to come back."""
         if not self.may_keep():
             return
-        record = self._stored()
+        record = self._load()
         record.noted_code, record.noted_at = code, int(time.time())
         self._store(record)
 
@@ -244,18 +246,18 @@ class Visit:
             return None
         joined = getattr(user, "date_joined", None)
         came_after = isinstance(joined, datetime) and joined.timestamp() >= captured.at
-        return captured if came_after or self._load().owed_to == str(user.pk) else None
+        return captured if came_after or self._latest().owed_to == str(user.pk) else None
 
     def owe(self, user: Any) -> None:
         """Note that ``user`` was created by this visit and has not got its token."""
-        record = self._load()
+        record = self._latest()
         record.owed_to = str(user.pk)
         self._store(record)
 
     def use_up(self, token: str) -> None:
         """The token went to an account for good."""
         offered = token == self._offered
-        record = self._load() if offered else self._stored()
+        record = self._latest() if offered else self._load()
         record.use_up(token)
         if offered:
             self._offered = ""
@@ -264,31 +266,31 @@ class Visit:
         self.private = self.changed = self.used_up = True
 
     def _captured(self) -> Captured | None:
-        record = self._load()
+        record = self._latest()
         return Captured(record.token, record.server, record.code, record.at) if record.token else None
 
     def server(self) -> str:
         """The alias of the server that this visit belongs to. Raises what ``RESOLVE_SERVER`` does."""
         resolve = conf.resolve_server
         alias = resolve(self.request) if resolve else None
-        return conf.server(alias or next(iter(conf.servers))).alias
+        self._told = conf.server(alias or next(iter(conf.servers))).alias
+        return self._told
 
-    def _load(self) -> Record:
+    def _latest(self) -> Record:
         """The record, with the token that was offered as the last one captured."""
-        record = self._stored()
+        record = self._load()
         if self._offered:
             # A token that has been captured before keeps its server; another one's is told at the sign-up.
-            server = record.server if self._offered == record.token else ""
+            server = record.server if self._offered == record.token else self._told
             record.take(self._offered, server, self._offered_at)
         return record
 
-    def _stored(self) -> Record:
+    def _load(self) -> Record:
         if self._record is not None:
             return replace(self._record)
-        # What is empty need not be read: reading it sets ``Vary: Cookie``.
-        return (
-            Record.load(self._session.get(SESSION_KEY)) if self._session is not None and not self._empty else Record()
-        )
+        if self._session is None or self._empty:  # reading an empty one, too, sets ``Vary: Cookie``
+            return Record()
+        return Record.load(self._session.get(SESSION_KEY))
 
     @property
     def _empty(self) -> bool:

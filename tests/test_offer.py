@@ -227,6 +227,16 @@ def test_the_server_is_told_by_the_sign_up(configure: Callable[..., None]) -> No
     assert list(found) == [("tok-1", "eu"), ("tok-2", "us")]  # the visit that brought tok-1 was eu's
 
 
+def test_an_account_that_missed_its_token_gets_it_for_the_server_of_the_sign_up(configure: Callable[..., None]) -> None:
+    server = {"SERVER_ID": "x", "SECRET": "y"}
+    configure(SERVERS={"eu": server, "us": server}, RESOLVE_SERVER=lambda request: request.headers["Server"])
+    browser = Browser()
+    with TROUBLES["identity raises"]():
+        browser.ask("post", "/offer/", {"name": BOB, "mmref": "tok-1"}, headers={"server": "us"})
+    browser.ask("post", "/signin/", {"name": BOB}, headers={"server": "eu"})
+    assert list(Referral.objects.values_list("token", "server")) == [("tok-1", "us")]
+
+
 def test_a_server_that_cannot_be_told_leaves_the_sign_up_whole(
     configure: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -12,6 +12,8 @@ from django.contrib.auth.models import User
 from django.core import mail
 from djoser.serializers import UserCreatePasswordRetypeSerializer
 from djoser.signals import user_activated
+from djoser.views import UserViewSet
+from rest_framework.authentication import TokenAuthentication
 
 from django_mmolove_referral.serializers import ReferralTokenField
 from tests.factories import UserFactory
@@ -100,6 +102,20 @@ def test_the_app_logs_in_with_a_token_of_djosers_and_nothing_changes(browser: Br
     assert send(browser, USERS, name="carol", mmref="tok-3", headers=headers).status_code == 201
     assert accounts() == {"bob", "carol"}
     assert referred() == {"bob": "tok-1"}
+
+
+@pytest.mark.usefixtures("field")
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_session_counts_as_a_login_where_the_api_takes_sessions(
+    counts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not counts:
+        monkeypatch.setattr(UserViewSet, "authentication_classes", [TokenAuthentication])
+    UserFactory.create(name="carol", is_staff=True)
+    browser = Browser()
+    browser.log_in("carol")
+    assert send(browser, USERS, mmref="tok-1").status_code == 201
+    assert referred() == ({} if counts else {"bob": "tok-1"})
 
 
 @pytest.mark.usefixtures("field")
