@@ -1,7 +1,8 @@
 """A visit: which referral token a browser brought, and the context that carries it to the sign-up.
 
 The visit's record lives in the session. A :class:`Visit` is a lazy view of it for one request; it touches the
-session only for a visitor with a token, or when an account is in fact created.
+session only for a visitor with a token, or when an account is in fact created. A token that a request carries in its
+body is offered to the visit (:func:`offer_token`) and is good for this request.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import re
 import time
 from collections.abc import MutableMapping
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from django.core.exceptions import SynchronousOnlyOperation
 from django.http import HttpRequest
 
 from .conf import conf
@@ -35,6 +37,11 @@ _REMEMBERED = 20
 def usable_token(raw: object) -> str | None:
     """``raw`` if it can be a token: 1 to 1,024 visible ASCII characters (the format itself is not published)."""
     return raw if isinstance(raw, str) and _TOKEN.fullmatch(raw) else None
+
+
+def carried_token(raw: object) -> str | None:
+    """The token of a request's body, perhaps pasted with space around it; ``None`` if it can be none."""
+    return usable_token(raw.strip()) if isinstance(raw, str) else None
 
 
 def usable_code(raw: object) -> str | None:
@@ -124,20 +131,46 @@ class Visit:
     Some libraries swap ``request.session`` during a sign-up, so the session is taken from the start.
     """
 
-    __slots__ = ("_record", "_session", "attached_to", "changed", "put_off", "request", "used_up")
+    # Defaults of the class, as most requests change nothing of it.
+    #: The record of a visitor without a session, or who is to keep nothing: good for this request (an API that
+    #: creates accounts).
+    _record: Record | None = None
+    #: The token that this request carries in its body, and when it was offered.
+    _offered = ""
+    _offered_at = 0
+    #: The server of this request, once it was asked for.
+    _told = ""
+    _may_keep: bool | None = None
+    #: The referral that this request's token went to, if any: a token is used once per browser.
+    attached_to: int | None = None
+    #: The database was not to be had: trying again in the same request would keep the visitor waiting twice.
+    put_off = False
+    #: The response is this visitor's own: the record has changed, or the page shows the token.
+    private = False
+    changed = False
+    used_up = False
 
     def __init__(self, request: HttpRequest) -> None:
         #: ``None`` once the response is made: whatever outlives it (a background task) sees no visitor any more.
         self.request: HttpRequest | None = request
         self._session: MutableMapping[str, Any] | None = getattr(request, "session", None)
-        #: Without sessions a token is good for the request that brings it (an API that creates accounts).
-        self._record: Record | None = None
-        #: The referral that this request's token went to, if any: a token is used once per browser.
-        self.attached_to: int | None = None
-        #: The database was not to be had: trying again in the same request would keep the visitor waiting twice.
-        self.put_off = False
-        self.changed = False
-        self.used_up = False
+
+    def may_keep(self, *, ask: bool = True) -> bool:
+        """Whether this visitor may be given something to keep: what ``CAPTURE_IF`` says, asked once per request.
+
+        Without ``ask`` it is not asked, and has not said yes unless it did before.
+        """
+        if self._may_keep is None:
+            try:
+                question = conf.capture_if
+                if question is not None and not ask:
+                    return False
+                self._may_keep = question is None or bool(question(self.request))
+                over(logger, "consent", "CAPTURE_IF answers again.")
+            except Exception as error:  # noqa: BLE001  # CAPTURE_IF is the portal's
+                trouble(logger, "consent", error, "CAPTURE_IF gave no answer; nothing is captured until it does.")
+                self._may_keep = False
+        return self._may_keep
 
     def capture(self, token: str) -> bool:
         """Write ``token`` into the record; ``False`` if there was nothing to change."""
@@ -155,14 +188,38 @@ class Visit:
         self._store(record)
         return True
 
+    def offer(self, token: str) -> None:
+        """Have an account that is made now get ``token``, as if it had just been captured. Nothing is stored."""
+        self._offered, self._offered_at = token, int(time.time())
+
     @property
     def token(self) -> str:
-        """The token that the record holds, or ``""``: none, or one too old."""
+        """The token that this visit would bring to an account, or ``""``: none, or one too old."""
         captured = self._captured()
         return "" if captured is None or captured.expired else captured.token
 
+    def show(self) -> str:
+        """:attr:`token` to be shown in the response, which no cache may give to anybody else then. Never raises."""
+        if self.request is None:
+            return ""
+        try:
+            token = self.token
+            over(logger, "form", "Forms can be given their tokens again.")
+        except SynchronousOnlyOperation:  # an async view whose session has not been read yet; it keeps the token anyway
+            return ""
+        except Exception as error:  # noqa: BLE001  # whatever a session store does
+            trouble(logger, "form", error, "A form could not be given its token; the visitor goes on without it.")
+            return ""
+        if token:
+            self.private = True
+            # cache_page stores the page before the middleware can mark it; this is how Django's caches are told sooner.
+            self.request._cache_update_cache = False  # type: ignore[attr-defined]
+        return token
+
     def note_code(self, code: str) -> None:
         """Remember who shared the link, for the token with which the visitor is about to come back."""
+        if not self.may_keep():
+            return
         record = self._load()
         record.noted_code, record.noted_at = code, int(time.time())
         self._store(record)
@@ -189,39 +246,67 @@ class Visit:
             return None
         joined = getattr(user, "date_joined", None)
         came_after = isinstance(joined, datetime) and joined.timestamp() >= captured.at
-        return captured if came_after or self._load().owed_to == str(user.pk) else None
+        return captured if came_after or self._latest().owed_to == str(user.pk) else None
 
     def owe(self, user: Any) -> None:
         """Note that ``user`` was created by this visit and has not got its token."""
-        record = self._load()
+        record = self._latest()
         record.owed_to = str(user.pk)
         self._store(record)
 
     def use_up(self, token: str) -> None:
         """The token went to an account for good."""
-        record = self._load()
+        offered = token == self._offered
+        record = self._latest() if offered else self._load()
         record.use_up(token)
-        self._store(record)
-        self.used_up = True
+        if offered:
+            self._offered = ""
+        # An API's client that keeps no cookies is not given one to remember what it offered.
+        self._store(record, begin=not offered)
+        self.private = self.changed = self.used_up = True
 
     def _captured(self) -> Captured | None:
-        record = self._load()
+        record = self._latest()
         return Captured(record.token, record.server, record.code, record.at) if record.token else None
 
     def server(self) -> str:
         """The alias of the server that this visit belongs to. Raises what ``RESOLVE_SERVER`` does."""
         resolve = conf.resolve_server
         alias = resolve(self.request) if resolve else None
-        return conf.server(alias or next(iter(conf.servers))).alias
+        self._told = conf.server(alias or next(iter(conf.servers))).alias
+        return self._told
+
+    def _latest(self) -> Record:
+        """The record, with the token that was offered as the last one captured."""
+        record = self._load()
+        if self._offered:
+            # A token that has been captured before keeps its server; another one's is told at the sign-up.
+            server = record.server if self._offered == record.token else self._told
+            record.take(self._offered, server, self._offered_at)
+        return record
 
     def _load(self) -> Record:
-        if self._session is None:
-            return self._record or Record()
+        if self._record is not None:
+            return replace(self._record)
+        if self._session is None or self._empty:  # reading an empty one, too, sets ``Vary: Cookie``
+            return Record()
         return Record.load(self._session.get(SESSION_KEY))
 
-    def _store(self, record: Record) -> None:
-        self.changed = True
-        if self._session is None:
+    @property
+    def _empty(self) -> bool:
+        """Whether the visitor has no session yet."""
+        is_empty = getattr(self._session, "is_empty", None)
+        return self._session is None or (is_empty is not None and bool(is_empty()))
+
+    def _store(self, record: Record, *, begin: bool = True) -> None:
+        """Write the record: into the session, which it may ``begin``, or for this request alone."""
+        empty = self._empty
+        held = self._session is not None and not empty and SESSION_KEY in self._session
+        # Not asked from here: within the portal's transaction a query that fails would break the sign-up.
+        allowed = held or self.may_keep(ask=False)
+        if allowed:
+            self.private = self.changed = True
+        if self._session is None or self._record is not None or not allowed or (empty and not begin):
             self._record = record
         else:
             self._session[SESSION_KEY] = {key: value for key, value in asdict(record).items() if value}
@@ -231,3 +316,18 @@ _current: ContextVar[Visit | None] = ContextVar("mmolove_referral_visit", defaul
 
 current_visit = _current.get
 enter_visit = _current.set
+
+
+def offer_token(token: object) -> bool:
+    """Offer a token that the request carries in its body (a form field, JSON) to the account it is about to create.
+
+    Call it before the account is created, in a sync or an async view; it reads neither session nor database, and
+    stores nothing. The token goes to the first account that an anonymous visitor creates in this request, before any
+    token that was captured earlier. Never raises: ``False`` says that nothing was offered, as ``token`` can be none,
+    or as the request does not pass through ``ReferralMiddleware``.
+    """
+    usable, visit = carried_token(token), current_visit()
+    if usable is None or visit is None or visit.request is None:
+        return False
+    visit.offer(usable)
+    return True

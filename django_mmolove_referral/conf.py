@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from asgiref.sync import iscoroutinefunction
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
@@ -92,6 +93,15 @@ class Settings(Options):
     @cached_property
     def set_cookie(self) -> bool:
         return self._flag("SET_COOKIE", default=False)
+
+    @cached_property
+    def capture_if(self) -> Callable[..., Any] | None:
+        """``callable(request) -> bool``, or ``None``: every visit may be captured."""
+        found = self._dotted("CAPTURE_IF")
+        # What an async function returns is true, whatever it would have said.
+        if iscoroutinefunction(found) or iscoroutinefunction(getattr(found, "__call__", None)):  # noqa: B004
+            raise self._error("CAPTURE_IF", "must be a plain function, not an async one")
+        return found
 
     @cached_property
     def token_max_age(self) -> float:

@@ -49,7 +49,7 @@ class ReferralMiddleware:
             if _mentions_token(request):
                 _capture(request, visit)
             response = self.get_response(request)
-            if visit.changed:
+            if visit.private:
                 _finish(request, response, visit)
             return response
         finally:
@@ -64,7 +64,7 @@ class ReferralMiddleware:
                 # Reading the session may read the database.
                 await sync_to_async(_capture)(request, visit)
             response: HttpResponseBase = await self.get_response(request)
-            if visit.changed:
+            if visit.private:
                 _finish(request, response, visit)
             return response
         finally:
@@ -85,9 +85,11 @@ def _mentions_token(request: HttpRequest) -> bool:
 def _capture(request: HttpRequest, visit: Visit) -> None:
     try:
         token = _query_token(request)
-        if token is None:
-            cookie = usable_token(request.COOKIES.get(conf.cookie_name))
-            token = None if cookie is None or visit.token else cookie
+        cookie = usable_token(request.COOKIES.get(conf.cookie_name)) if token is None else None
+        if not (token or cookie) or not visit.may_keep():
+            return
+        if cookie and not visit.token:
+            token = cookie
         if token is not None:
             visit.capture(token)
             over(logger, "capture", "Referral tokens can be captured again.")
@@ -107,13 +109,14 @@ def _query_token(request: HttpRequest) -> str | None:
 
 
 def _finish(request: HttpRequest, response: HttpResponseBase, visit: Visit) -> None:
-    """Keep the response out of shared caches: it sets this visitor's session; and mind a cookie of our own."""
+    """Keep the response out of shared caches: it is this visitor's; and mind a cookie of our own."""
     try:
         patch_cache_control(response, private=True)
-        if not conf.set_cookie:
+        if not conf.set_cookie or not visit.changed:
             pass
         elif visit.used_up:
-            response.delete_cookie(conf.cookie_name, **_where())
+            if conf.cookie_name in request.COOKIES:
+                response.delete_cookie(conf.cookie_name, **_where())
         elif visit.token and visit.token != request.COOKIES.get(conf.cookie_name):
             response.set_cookie(
                 conf.cookie_name,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,9 +23,8 @@ from django_mmolove_referral.sandbox.core import Sandbox
 from django_mmolove_referral.sandbox.server import SandboxServer
 
 # What needs services or a browser runs in tox environments of its own, which say so.
-collect_ignore = [
-    name for name in ("services", "browser", "faults", "package") if name not in os.environ.get("TEST_ALSO", "")
-]
+APART = ("services", "browser", "faults", "package", "integrations")
+collect_ignore = [name for name in APART if name not in os.environ.get("TEST_ALSO", "")]
 
 SERVER_ID, SECRET = "srv_test", "test-secret"
 
@@ -60,6 +60,22 @@ def celery_app(configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(dispatch.celery, "app", app)
     yield app
     app.close()
+
+
+@pytest.fixture
+def yourapp(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], ModuleType]:
+    """``yourapp("forms", code)``: the module ``yourapp.forms`` of the documentation's portal, with that code."""
+    package = ModuleType("yourapp")
+    package.__path__ = []
+    monkeypatch.setitem(sys.modules, "yourapp", package)
+
+    def make(name: str, source: str) -> ModuleType:
+        module = ModuleType(f"yourapp.{name}")
+        exec(compile(source, f"yourapp/{name}.py", "exec"), vars(module))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        return module
+
+    return make
 
 
 @pytest.fixture

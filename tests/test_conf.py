@@ -49,6 +49,7 @@ DEFAULTS: dict[str, Any] = {
     "query_param": "mmref",
     "cookie_name": "mmref",
     "set_cookie": False,
+    "capture_if": None,
     "token_max_age": 90 * 86400.0,
     "auto_register": True,
     "resolve_server": None,
@@ -90,7 +91,7 @@ def test_the_setting_may_be_missing_altogether(settings: Any) -> None:
 def test_every_key_is_known() -> None:
     assert {
         *("SERVER_ID", "SECRET", "KEY_ID", "ENDPOINT", "SHARE_URL", "SERVERS", "RESOLVE_SERVER"),
-        *("QUERY_PARAM", "COOKIE_NAME", "SET_COOKIE", "TOKEN_MAX_AGE"),
+        *("QUERY_PARAM", "COOKIE_NAME", "SET_COOKIE", "CAPTURE_IF", "TOKEN_MAX_AGE"),
         *("AUTO_REGISTER", "REFEREE_IDENTITY", "REFERRER_CODE", "RESOLVE_REFERRER"),
         *("DISPATCH", "DEADLINE", "LEASE", "CONCURRENCY", "RETRY_SCHEDULE", "PAUSE_AFTER", "PROBE_INTERVAL"),
         *("SWEEP_INTERVAL", "RESPONSE_LIMIT", "VERIFY", "TRUST_ENV"),
@@ -132,6 +133,8 @@ def test_every_key_is_known() -> None:
         ("RESOLVE_SERVER", None, None),
         ("RESOLVE_REFERRER", "os.path.basename", os.path.basename),
         ("RESOLVE_REFERRER", len, len),
+        ("CAPTURE_IF", "os.path.basename", os.path.basename),
+        ("CAPTURE_IF", len, len),
     ],
 )
 def test_a_setting_takes_every_form_that_makes_sense(key: str, value: object, read: object) -> None:
@@ -140,6 +143,15 @@ def test_a_setting_takes_every_form_that_makes_sense(key: str, value: object, re
         assert found == read
         assert type(found) is type(read)
         assert conf.problems() == []
+
+
+async def consent(request: object) -> bool:
+    return False
+
+
+class Consent:
+    async def __call__(self, request: object) -> bool:
+        return False
 
 
 SECONDS = "must be a positive number of seconds or a timedelta, not"
@@ -191,7 +203,7 @@ DURATIONS = ("TOKEN_MAX_AGE", "DEADLINE", "LEASE", "PROBE_INTERVAL", "SWEEP_INTE
         ("VERIFY", 1, "must be True, False or the path of a CA bundle, not 1"),
         *(
             complaint
-            for key in ("RESOLVE_SERVER", "RESOLVE_REFERRER")
+            for key in ("RESOLVE_SERVER", "RESOLVE_REFERRER", "CAPTURE_IF")
             for complaint in (
                 (key, 5, f"{CALLABLE} 5"),
                 (key, "", "cannot be imported:  doesn't look like a module path"),
@@ -211,6 +223,7 @@ DURATIONS = ("TOKEN_MAX_AGE", "DEADLINE", "LEASE", "PROBE_INTERVAL", "SWEEP_INTE
                 (key, "os.sep", "must name a callable, and 'os.sep' is none"),
             )
         ),
+        *(("CAPTURE_IF", found, "must be a plain function, not an async one") for found in (consent, Consent())),
     ],
 )
 def test_a_wrong_value_is_an_error_that_names_its_key(key: str, value: object, complaint: str) -> None:

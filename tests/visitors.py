@@ -66,7 +66,13 @@ class Browser:
         session[SESSION_KEY] = value
         session.save()
 
-    def ask(self, method: str, url: str, data: Mapping[str, str] | None = None, **extra: Any) -> Any:
+    def begin_session(self) -> None:
+        """Have a session in which there is nothing of ours."""
+        session = self.client.session
+        session["theme"] = "dark"
+        session.save()
+
+    def ask(self, method: str, url: str, data: Mapping[str, Any] | None = None, **extra: Any) -> Any:
         call: Callable[..., Any] = getattr(self.client, method)
         if isinstance(self.client, AsyncClient):
             call = async_to_sync(call)
