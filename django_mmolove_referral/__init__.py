@@ -1,10 +1,11 @@
-"""MMOLove referrals for Django portals. See :mod:`django_mmolove_referral.lifecycle` for what each verb does."""
+"""MMOLove referrals for Django portals. See each verb for what it does."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .importing import aimport_referral, import_referral
     from .lifecycle import (
         aattach_referral,
         amark_qualified,
@@ -17,15 +18,20 @@ if TYPE_CHECKING:
         mark_reversed,
         share_link,
     )
+    from .milestones import amark_qualified_many, mark_qualified_many
 
 __all__ = [
     "aattach_referral",
+    "aimport_referral",
     "amark_qualified",
+    "amark_qualified_many",
     "amark_registered",
     "amark_reversed",
     "ashare_link",
     "attach_referral",
+    "import_referral",
     "mark_qualified",
+    "mark_qualified_many",
     "mark_registered",
     "mark_reversed",
     "share_link",
@@ -35,7 +41,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Django imports this package before the models may be loaded, so the verbs come when they are asked for.
     if name in __all__:
-        from . import lifecycle
+        from . import importing, lifecycle, milestones
 
-        return getattr(lifecycle, name)
+        return next(getattr(module, name) for module in (lifecycle, milestones, importing) if hasattr(module, name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
