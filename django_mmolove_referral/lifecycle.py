@@ -7,6 +7,7 @@ other just did.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,15 @@ from .conf import DEFAULT_SERVER, conf
 from .delivery import dispatch, order
 from .models import OutboundEvent, Referral, Reward
 from .protocol import Kind
+
+
+class SeveralServersError(ValueError):
+    """An account has referrals on several servers, and it was not said which is meant."""
+
+    def __init__(self, account: str, servers: Iterable[str]) -> None:
+        names = ", ".join(map(repr, sorted(servers)))
+        super().__init__(f"{account} has referrals on several servers; say which with server=…: {names}.")
+
 
 PREFIXES = {Kind.REGISTERED: "reg", Kind.QUALIFIED: "qual", Kind.REVERSED: "rev"}
 
@@ -238,8 +248,7 @@ def _pick(user: Any, server: str | None, using: str) -> int | None:
         found = found.filter(server=conf.server(server).alias)
     rows = list(found)
     if len(rows) > 1:
-        names = ", ".join(sorted(repr(alias) for _, alias in rows))
-        raise ValueError(f"This account has referrals on several servers; say which with server=…: {names}.")
+        raise SeveralServersError("This account", (alias for _, alias in rows))
     return rows[0][0] if rows else None
 
 

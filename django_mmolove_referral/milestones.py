@@ -18,7 +18,7 @@ from django.db.models.query import ModelIterable
 from .conf import conf
 from .delivery import dispatch, order
 from .delivery.retry import retrying
-from .lifecycle import event_for
+from .lifecycle import SeveralServersError, event_for
 from .models import OutboundEvent, Referral
 from .protocol import Kind
 
@@ -94,10 +94,7 @@ def _referrals(keys: set[Any], server: str | None, using: str) -> list[Referral]
     for referral in rows if server is None else rows.filter(server=server):
         other = by_account.setdefault(referral.user_id, referral)
         if other is not referral:
-            names = ", ".join(sorted(repr(one.server) for one in (other, referral)))
-            raise ValueError(
-                f"The account {referral.user_id} has referrals on several servers; say which with server=…: {names}."
-            )
+            raise SeveralServersError(f"The account {referral.user_id}", (other.server, referral.server))
     return list(by_account.values())
 
 
@@ -161,9 +158,10 @@ def _keys_of(accounts: QuerySet[Any]) -> Iterator[Any]:
         return
     rows = accounts.order_by("pk").values_list("pk", flat=True)
     batch = list(rows[:BATCH])
-    while batch:
-        yield from batch
+    yield from batch
+    while len(batch) == BATCH:
         batch = list(rows.filter(pk__gt=batch[-1])[:BATCH])
+        yield from batch
 
 
 def _key(account: Any, field: Field[Any, Any]) -> Any:
@@ -173,12 +171,26 @@ def _key(account: Any, field: Field[Any, Any]) -> Any:
         return account.pk
     if account is None or isinstance(account, AnonymousUser):
         return None
-    if isinstance(account, (bool, float)):  # which would be taken for whole numbers
-        raise TypeError(f"{account!r} is neither an account nor the primary key of one.")
+    return read(field, account)
+
+
+def read(field: Field[Any, Any], value: Any) -> Any:
+    """``value`` as ``field`` has it, be it text. Raises ``ValueError`` if no account can have that."""
+    error = ValueError(f"{value!r} is neither an account nor the {field.verbose_name} of one.")
     try:
-        return field.clean(account, None)
-    except ValidationError as error:
-        raise ValueError(f"{account!r} is neither an account nor the primary key of one.") from error
+        found = field.to_python(value)
+        if isinstance(found, int):
+            field.run_validators(found)  # what the database can hold
+    except ValidationError:
+        raise error from None
+    if isinstance(found, str):
+        well = "\0" not in found and found == found.encode("utf-8", "replace").decode()  # what every database takes
+    else:
+        # "1_000" and 7.5 are whole numbers to Python.
+        well = not isinstance(found, int) or str(found) == str(value)
+    if not well:
+        raise error
+    return found
 
 
 def key_field() -> Field[Any, Any]:
