@@ -101,7 +101,7 @@ class Record:
             return False
         self.token, self.server, self.at, self.code = token, server, now, code
         # The code belongs to this token now; another one must not take it, too.
-        self.noted.pop(server, None)
+        self.noted = {alias: note for alias, note in self.noted.items() if alias != server}
         self.owed_to = ""
         return True
 
