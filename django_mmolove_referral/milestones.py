@@ -181,7 +181,7 @@ def read(field: Field[Any, Any], value: Any) -> Any:
         found = field.to_python(value)
         if isinstance(found, int):
             field.run_validators(found)  # what the database can hold
-    except ValidationError:
+    except (ValidationError, TypeError):  # UUIDField knows nothing of bytes
         raise error from None
     if isinstance(found, str):
         well = "\0" not in found and found == found.encode("utf-8", "replace").decode()  # what every database takes

@@ -22,8 +22,10 @@ from .databases import running_url
 from .factories import ReferralFactory, UserFactory
 from .pages import ROOT
 from .test_milestones import EU, players, written
+from .visitors import OWN_USER_MODEL
 
 pytestmark = pytest.mark.django_db
+only_auth_user = pytest.mark.skipif(OWN_USER_MODEL, reason="about auth.User")
 
 
 def named(name: str, **fields: Any) -> Any:
@@ -99,6 +101,7 @@ def test_a_key_without_by_is_unknown_and_told_how_to_be_said() -> None:
     assert "--by pk for keys" in said.error
 
 
+@only_auth_user
 def test_by_another_field_which_has_to_name_one_account() -> None:
     model = get_user_model()
     bob, carol, dave = named("bob"), named("carol"), named("dave")
@@ -110,6 +113,7 @@ def test_by_another_field_which_has_to_name_one_account() -> None:
     assert written() == {bob.pk}
 
 
+@only_auth_user
 @pytest.mark.parametrize("by", ["discord_id", "groups", "mmolove_referrals", "username__contains", "", "pk__in"])
 def test_a_field_that_there_is_not_is_refused_with_those_that_there_are(by: str) -> None:
     said = Said("--by", by, "bob")
@@ -196,6 +200,7 @@ def test_a_text_stream_in_place_of_standard_input_will_do(monkeypatch: pytest.Mo
     assert Said("-").out == counts(1)
 
 
+@only_auth_user
 def test_a_hundred_thousand_lines_are_read_as_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     players(2_000)
     taken: list[int] = []
