@@ -11,11 +11,12 @@ from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
-from .conf import ConfigError, Server, conf
+from .conf import SETTING, ConfigError, Server, conf
 from .delivery.dry_run import DryRun
 from .delivery.send import CLOCKS_AGREE
 from .models import DeliveryAttempt, OutboundEvent, Referral, Reward, ServerHealth
 from .protocol import DEFAULT_ENDPOINT, Kind, parse_object
+from .servers import ENVIRONMENT
 from .sockets import Stage, stage_of
 
 
@@ -114,7 +115,8 @@ def of_answer(server: str, status: int, error: str, health: ServerHealth | None,
                 "referrals are enabled and that a secret has been generated. If a test event passes, this referral's "
                 "token is unknown or has expired, and nothing can be done for it."
             )
-            % {"where": where, "id": server_id},
+            % {"where": where, "id": server_id}
+            + _of_another_server(),
         )
     if status == 400:
         return Advice(
@@ -325,15 +327,25 @@ def _of_bad_signature(where: str, server_id: str, error: str, health: ServerHeal
             _("MMOLove finds the signature too old or too new, so this host's clock and its own differ: %s.") % error,
             _("Have the clock of every host that delivers set by NTP, and send a test event."),
         )
+    # Which names the secret of the server at the top of the settings only.
+    variable = _(" or the environment variable %s") % ENVIRONMENT["SECRET"] if where == SETTING else ""
     return Advice(
         _("MMOLove refuses the signature: %s. The secret here is not the one it has for this server.") % error,
         _(
             "Copy the current secret of server '%(id)s' from the MMOLove dashboard (rotating it ended the old one) "
-            "into %(where)s['SECRET'] or the environment variable MMOLOVE_REFERRAL_SECRET, restart the portal, and "
-            "send a test event."
+            "into %(where)s['SECRET']%(variable)s, restart the portal, and send a test event."
         )
-        % {"where": where, "id": server_id},
+        % {"where": where, "id": server_id, "variable": variable},
     )
+
+
+def _of_another_server() -> str:
+    """A token is good for the one server that it was minted for."""
+    try:
+        several = len(conf.servers) > 1
+    except ConfigError:
+        return ""
+    return _(" Or it is another server's: see MMOLOVE_REFERRAL['RESOLVE_SERVER'].") if several else ""
 
 
 def _place(alias: str) -> tuple[str, str, str]:

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import MutableMapping
+from collections.abc import Collection, MutableMapping
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -76,8 +76,8 @@ class Record:
     server: str = ""
     at: int = 0
     code: str = ""
-    noted_code: str = ""
-    noted_at: int = 0
+    #: By server: the code of the share link that was followed last, and when.
+    noted: dict[str, tuple[str, int]] = field(default_factory=dict)
     used: list[str] = field(default_factory=list)
     owed_to: str = ""
 
@@ -88,13 +88,13 @@ class Record:
         record = cls(
             token=usable_token(raw.get("token")) or "",
             code=usable_code(raw.get("code")) or "",
-            noted_code=usable_code(raw.get("noted_code")) or "",
             at=_moment(raw.get("at")),
-            noted_at=_moment(raw.get("noted_at")),
         )
         for name in ("server", "owed_to"):
             if isinstance(raw.get(name), str):
                 setattr(record, name, raw[name])
+        if isinstance(raw.get("noted"), dict):
+            record.noted = {server: note for server, value in raw["noted"].items() if (note := _note(value))}
         if isinstance(raw.get("used"), list):
             record.used = [item for item in raw["used"] if isinstance(item, str)][-_REMEMBERED:]
         return record
@@ -103,13 +103,23 @@ class Record:
         """Make ``token`` the one of this visit; ``False`` if that changes nothing."""
         if _fingerprint(token) in self.used:
             return False
-        code = self.noted_code if now - self.noted_at <= CODE_LIFETIME else ""
+        code = self.code_for(server, now)
         if token == self.token and server == self.server and not (code and not self.code):
             return False
         self.token, self.server, self.at, self.code = token, server, now, code
         # The code belongs to this token now; another one must not take it, too.
-        self.noted_code, self.noted_at, self.owed_to = "", 0, ""
+        self.noted = {alias: note for alias, note in self.noted.items() if alias != server}
+        self.owed_to = ""
         return True
+
+    def code_for(self, server: str, now: int) -> str:
+        """The code that a token of ``server`` takes which comes ``now``, or ``""``."""
+        code, noted_at = self.noted.get(server, ("", 0))
+        return code if now - noted_at <= CODE_LIFETIME else ""
+
+    def expects(self, servers: Collection[str], now: int) -> str:
+        """Of these ``servers`` the one whose share link was followed last, its token yet to come; or ``""``."""
+        return next((one for one in reversed(self.noted) if one in servers and self.code_for(one, now)), "")
 
     def use_up(self, token: str) -> None:
         self.used = [*(item for item in self.used if item != _fingerprint(token)), _fingerprint(token)][-_REMEMBERED:]
@@ -119,6 +129,13 @@ class Record:
 
 def _moment(value: object) -> int:
     return value if type(value) is int and 0 <= value < 2**40 else 0
+
+
+def _note(value: object) -> tuple[str, int] | None:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        return None
+    code = usable_code(value[0])
+    return (code, _moment(value[1])) if code else None
 
 
 def _fingerprint(token: str) -> str:
@@ -176,13 +193,13 @@ class Visit:
         """Write ``token`` into the record; ``False`` if there was nothing to change."""
         if self.request is None:
             return False
+        record = self._load()
         try:
-            server = self.server()
+            server = self._server(token, record)
             over(logger, "visit", "The servers of visits can be told again.")
         except Exception as error:  # noqa: BLE001  # RESOLVE_SERVER is the portal's
             trouble(logger, "visit", error, "The server of a visit could not be told; it will be at the sign-up.")
             server = ""
-        record = self._load()
         if not record.take(token, server, int(time.time())):
             return False
         self._store(record)
@@ -190,13 +207,19 @@ class Visit:
 
     def offer(self, token: str) -> None:
         """Have an account that is made now get ``token``, as if it had just been captured. Nothing is stored."""
-        self._offered, self._offered_at = token, int(time.time())
+        self._offered, self._offered_at, self._told = token, int(time.time()), ""
 
     @property
     def token(self) -> str:
         """The token that this visit would bring to an account, or ``""``: none, or one too old."""
+        captured = self.captured
+        return "" if captured is None else captured.token
+
+    @property
+    def captured(self) -> Captured | None:
+        """What the visit would bring, whoever the visitor is: ``None`` without a token, and for one too old."""
         captured = self._captured()
-        return "" if captured is None or captured.expired else captured.token
+        return None if captured is None or captured.expired else captured
 
     def show(self) -> str:
         """:attr:`token` to be shown in the response, which no cache may give to anybody else then. Never raises."""
@@ -216,12 +239,13 @@ class Visit:
             self.request._cache_update_cache = False  # type: ignore[attr-defined]
         return token
 
-    def note_code(self, code: str) -> None:
-        """Remember who shared the link, for the token with which the visitor is about to come back."""
+    def note_code(self, code: str, server: str) -> None:
+        """Remember who shared the link to ``server``, for its token with which the visitor is about to come back."""
         if not self.may_keep():
             return
         record = self._load()
-        record.noted_code, record.noted_at = code, int(time.time())
+        others = [(alias, note) for alias, note in record.noted.items() if alias != server]
+        record.noted = dict([*others, (server, (code, int(time.time())))][-_REMEMBERED:])
         self._store(record)
 
     def brings(self) -> Captured | None:
@@ -269,12 +293,29 @@ class Visit:
         record = self._latest()
         return Captured(record.token, record.server, record.code, record.at) if record.token else None
 
-    def server(self) -> str:
-        """The alias of the server that this visit belongs to. Raises what ``RESOLVE_SERVER`` does."""
+    def told(self, captured: Captured) -> Captured:
+        """With the server, and its code, if that could not be told when the token came.
+
+        Raises what ``RESOLVE_SERVER`` does, and :class:`~django_mmolove_referral.conf.ConfigError` for an alias that
+        the settings do not have.
+        """
+        if captured.server in conf.servers:
+            return captured
+        record = self._load()
+        server = self._server(captured.token, record)
+        if captured.token == self._offered:
+            self._told = server
+        return replace(captured, server=server, code=captured.code or record.code_for(server, captured.at))
+
+    def _server(self, token: str, record: Record) -> str:
+        """What ``RESOLVE_SERVER`` says; else the server that the token belonged to before; else that of the share link
+        which was followed last; else the first.
+        """
         resolve = conf.resolve_server
         alias = resolve(self.request) if resolve else None
-        self._told = conf.server(alias or next(iter(conf.servers))).alias
-        return self._told
+        before = record.server if record.token == token else ""
+        expected = record.expects(conf.servers, int(time.time()))
+        return conf.server(alias or before or expected or next(iter(conf.servers))).alias
 
     def _latest(self) -> Record:
         """The record, with the token that was offered as the last one captured."""

@@ -7,6 +7,7 @@ other just did.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,15 @@ from .protocol import Kind
 LOCKED_AT_ONCE = 1000
 """Referrals of one referrer that are locked with one statement."""
 
+
+class SeveralServersError(ValueError):
+    """An account has referrals on several servers, and it was not said which is meant."""
+
+    def __init__(self, account: str, servers: Iterable[str]) -> None:
+        names = ", ".join(map(repr, sorted(servers)))
+        super().__init__(f"{account} has referrals on several servers; say which with server=…: {names}.")
+
+
 PREFIXES = {Kind.REGISTERED: "reg", Kind.QUALIFIED: "qual", Kind.REVERSED: "rev"}
 
 
@@ -43,12 +53,7 @@ def attach_referral(user: Any, token: str, *, server: str = DEFAULT_SERVER, code
     that has a referral on that server keeps it: the existing one is returned. Raises ``ValueError`` for a token or
     code that can be none and :class:`~django_mmolove_referral.conf.ConfigError` for an unknown server.
     """
-    if usable_token(token) is None:
-        raise ValueError("A referral token is 1 to 1,024 visible ASCII characters; this is none.")
-    if user.pk is None:
-        raise ValueError("Only an account can be referred, and this visitor has none.")
-    if code and usable_code(code) is None:
-        raise ValueError("A referrer code is 1 to 255 printable characters without spaces and slashes.")
+    check(user, token, code)
     using = router.db_for_write(Referral, instance=user)
     return attach(user, token, server=conf.server(server).alias, code=code, using=using, new=False)
 
@@ -100,10 +105,7 @@ def share_link(user: Any, request: HttpRequest | None = None, *, server: str = D
         )
     alias = conf.server(server).alias
     try:
-        if alias == DEFAULT_SERVER:
-            path = reverse("mmolove_referral:join", args=[code])
-        else:
-            path = reverse("mmolove_referral:join-server", args=[alias, code])
+        path = join_path(code, alias)
     except NoReverseMatch as error:
         raise ImproperlyConfigured(
             'Add path("", include("django_mmolove_referral.urls")) to the portal\'s URLconf: share links need it.'
@@ -118,7 +120,25 @@ amark_reversed = sync_to_async(mark_reversed)
 ashare_link = sync_to_async(share_link)
 
 
-# -- for the receivers
+# -- for the receivers and the other verbs
+
+
+def join_path(code: str, server: str) -> str:
+    """The path of a share link. Raises ``NoReverseMatch`` if the app's URLs are not included."""
+    if server == DEFAULT_SERVER:
+        return reverse("mmolove_referral:join", args=[code])
+    return reverse("mmolove_referral:join-server", args=[server, code])
+
+
+@sensitive_variables("token")
+def check(user: Any, token: str, code: str) -> None:
+    """Raise ``ValueError`` for what can be no referral."""
+    if usable_token(token) is None:
+        raise ValueError("A referral token is 1 to 1,024 visible ASCII characters; this is none.")
+    if user.pk is None:
+        raise ValueError("Only an account can be referred, and this visitor has none.")
+    if code and usable_code(code) is None:
+        raise ValueError("A referrer code is 1 to 255 printable characters without spaces and slashes.")
 
 
 @sensitive_variables("token")
@@ -130,7 +150,7 @@ def attach(user: Any, token: str, *, server: str, code: str, using: str, new: bo
         existing = Referral.objects.using(using).filter(user=user, server=server).first()
         if existing is not None:
             return existing
-    referral.referrer = _find_referrer(code, user, using)
+    referral.referrer = find_referrer(code, user, using)
     try:
         with transaction.atomic(using=using, savepoint=not new):
             referral.save(using=using, force_insert=True)
@@ -144,6 +164,52 @@ def attach(user: Any, token: str, *, server: str, code: str, using: str, new: bo
         return existing
     _announce(signals.referral_captured, using, referral=referral)
     return referral
+
+
+def find_referrer(code: str, user: Any, using: str) -> Any:
+    """The account that ``code`` names, or ``None``: it names none, or ``user`` itself."""
+    field = conf.referrer_code_field
+    if not code or field is None:
+        return None
+    model = get_user_model()
+    try:
+        referrer = model._default_manager.using(using).get(**{field: code})
+    except (
+        model.DoesNotExist,
+        model.MultipleObjectsReturned,
+        FieldError,  # the codes are a property of the model, not a column
+        ValidationError,
+        ValueError,
+        TypeError,
+        OverflowError,
+    ):
+        return None  # a code that anybody can type into a link
+    return None if referrer.pk == user.pk else referrer
+
+
+@sensitive_variables("body")
+def event_for(referral: Referral, kind: Kind, state: OutboundEvent.State, *, identity: str = "") -> OutboundEvent:
+    """The outbox row of a locked referral, due now and yet to be saved. ``identity`` goes with ``registered``."""
+    key = _key(kind, referral)
+    server = conf.servers.get(referral.server)
+    body = protocol.encode(
+        kind,
+        token=referral.token,
+        # A server that the settings do not have any more gets its events when it is back; its id is filled in then.
+        server_id=server.server_id if server else "",
+        server_event_id=key,
+        ts=int(time.time()),
+        referee_identity=identity,
+    )
+    return OutboundEvent(
+        referral=referral,
+        server=referral.server,
+        kind=kind.value,
+        server_event_id=key,
+        body=body,
+        state=state,
+        due_at=DatabaseNow(),  # the database's own clock, not this process's
+    )
 
 
 def forget(user: Any, *, using: str) -> int:
@@ -197,8 +263,7 @@ def _pick(user: Any, server: str | None, using: str) -> int | None:
         found = found.filter(server=conf.server(server).alias)
     rows = list(found)
     if len(rows) > 1:
-        names = ", ".join(sorted(repr(alias) for _, alias in rows))
-        raise ValueError(f"This account has referrals on several servers; say which with server=…: {names}.")
+        raise SeveralServersError("This account", (alias for _, alias in rows))
     return rows[0][0] if rows else None
 
 
@@ -212,28 +277,10 @@ def _reverse(referral: Referral, events: order.Events, using: str) -> None:
     referral.save(using=using, update_fields=["state", "closed_at"])
 
 
-@sensitive_variables("body")
 def _write(referral: Referral, kind: Kind, user: Any, state: OutboundEvent.State, using: str) -> OutboundEvent:
-    key = _key(kind, referral)
-    body = protocol.encode(
-        kind,
-        token=referral.token,
-        server_id=conf.server(referral.server).server_id,
-        server_event_id=key,
-        ts=int(time.time()),
-        referee_identity=_identity(user) if kind is Kind.REGISTERED else "",
-    )
-    event = OutboundEvent(
-        referral=referral,
-        server=referral.server,
-        kind=kind.value,
-        server_event_id=key,
-        body=body,
-        state=state,
-    )
-    event.due_at = DatabaseNow()  # the database's own clock, not this process's
+    event = event_for(referral, kind, state, identity=_identity(user) if kind is Kind.REGISTERED else "")
     event.save(using=using, force_insert=True)
-    event.__dict__.pop("due_at")  # loaded when somebody asks
+    event.__dict__.pop("due_at")  # the database's own clock said when: loaded when somebody asks
     if state == OutboundEvent.State.PENDING:
         transaction.on_commit(dispatch.wake, using=using, robust=True)
     if kind is Kind.REVERSED:
@@ -268,26 +315,6 @@ def _identity(user: Any) -> str:
             "MMOLOVE_REFERRAL['REFEREE_IDENTITY'] must give each account an identity that is not empty."
         )
     return identity
-
-
-def _find_referrer(code: str, user: Any, using: str) -> Any:
-    field = conf.referrer_code_field
-    if not code or field is None:
-        return None
-    model = get_user_model()
-    try:
-        referrer = model._default_manager.using(using).get(**{field: code})
-    except (
-        model.DoesNotExist,
-        model.MultipleObjectsReturned,
-        FieldError,  # the codes are a property of the model, not a column
-        ValidationError,
-        ValueError,
-        TypeError,
-        OverflowError,
-    ):
-        return None  # a code that anybody can type into a link
-    return None if referrer.pk == user.pk else referrer
 
 
 def _announce(signal: Any, using: str, **news: Any) -> None:

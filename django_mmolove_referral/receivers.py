@@ -99,13 +99,13 @@ def _attach(user: Any, visit: Visit, captured: Captured, using: str, *, new: boo
         with promptly(using) as accounts:
             if new and _gone_to_another(visit, captured, using):
                 return
-            server = captured.server or visit.server()
-            referral = lifecycle.attach(user, captured.token, server=server, code=captured.code, using=using, new=new)
+            told = visit.told(captured)
+            referral = lifecycle.attach(user, told.token, server=told.server, code=told.code, using=using, new=new)
             accounts.update({referral.user_id, referral.referrer_id} - {None})
             # Used up with the commit: after a rollback the token is as before.
             transaction.on_commit(partial(visit.use_up, captured.token), using=using, robust=True)
         visit.attached_to = referral.pk
-        over(logger, "attach", "Referrals can be attached again.", server=server)
+        over(logger, "attach", "Referrals can be attached again.", server=referral.server)
     except Exception as error:  # noqa: BLE001  # a database that fails, a callable of the portal's
         text = "A referral could not be attached; it will be at the account's next login."
         trouble(logger, "attach", error, text, account=user.pk)

@@ -26,16 +26,18 @@ def join(request: HttpRequest, code: str, server: str = DEFAULT_SERVER) -> HttpR
     front page is the next best place.
     """
     usable = usable_code(code)
+    known = True
     try:
+        known = server in conf.servers
         target = conf.server(server).share_url
         over(logger, f"share link of {server}", "Share links lead on again.", server=server)
     except ConfigError as error:
         target = ""
-        _led_nowhere(server, error)
+        _led_nowhere(server, error, mistyped=not known)
     visit = current_visit()
-    if usable and visit is not None:
+    if usable and known and visit is not None:
         try:
-            visit.note_code(usable)
+            visit.note_code(usable, server)
             over(logger, "code", "The codes of share links can be noted again.")
         except Exception as error:  # noqa: BLE001  # whatever a session store does
             text = "The code of a share link could not be noted; the visitor goes on without it."
@@ -43,12 +45,8 @@ def join(request: HttpRequest, code: str, server: str = DEFAULT_SERVER) -> HttpR
     return HttpResponseRedirect(with_code(target, usable) if target else get_script_prefix())
 
 
-def _led_nowhere(server: str, error: ConfigError) -> None:
+def _led_nowhere(server: str, error: ConfigError, *, mistyped: bool) -> None:
     text = "A share link led nowhere: %s"  # the error says it all
-    try:
-        mistyped = server not in conf.servers
-    except ConfigError:
-        mistyped = False
     if mistyped:  # by anybody, so it neither wakes nor fills anything
         logger.info(text, error)
     else:

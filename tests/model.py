@@ -133,7 +133,7 @@ class Referral:
 
     def sweep(self) -> None:
         self.promote()
-        if self.aged and any(event.state == "waiting" for event in self.events.values()):
+        if self.aged and not self.registered and any(event.state == "waiting" for event in self.events.values()):
             self.cancel_waiting("expired")
             self.state = "expired" if self.state == "captured" else self.state
 

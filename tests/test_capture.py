@@ -38,8 +38,7 @@ records = st.builds(
     server=st.text(string.ascii_letters),
     at=moments,
     code=st.just("") | codes,
-    noted_code=st.just("") | codes,
-    noted_at=moments,
+    noted=st.dictionaries(st.text(string.ascii_letters), st.tuples(codes, moments), max_size=3),
     used=st.lists(st.text(string.hexdigits, min_size=1), max_size=20),
     owed_to=st.text(string.ascii_letters + string.digits),
 )
@@ -142,8 +141,9 @@ def test_any_json_in_the_session_reads_as_a_record_that_works(raw: object, token
     record = Record.load(raw)
     assert record.token == "" or usable_token(record.token)
     assert record.code == "" or usable_code(record.code)
-    assert record.noted_code == "" or usable_code(record.noted_code)
-    assert all(type(moment) is int and moment >= 0 for moment in (record.at, record.noted_at))
+    assert all(usable_code(code) for code, _at in record.noted.values())
+    moments = [record.at, *(at for _code, at in record.noted.values())]
+    assert all(type(moment) is int and moment >= 0 for moment in moments)
     record.take(token, "default", NOW)
     record.use_up(token)
     assert record.take(token, "default", NOW) is False
@@ -159,7 +159,7 @@ def test_rubbish_in_the_session_reads_as_a_blank_record(raw: object) -> None:
 
 @pytest.mark.parametrize("value", [-1, 2**40, 10**30, "5", 1.5, None, True])
 def test_a_moment_that_is_none_reads_as_long_ago(value: object) -> None:
-    assert Record.load({"at": value, "noted_at": value}) == Record()
+    assert Record.load({"at": value, "noted": value}) == Record()
 
 
 def test_a_record_remembers_the_last_twenty_used_tokens() -> None:
@@ -186,7 +186,7 @@ def test_using_up_an_older_token_keeps_the_one_that_came_since() -> None:
 
 
 def test_of_a_used_token_the_session_keeps_a_fingerprint_only() -> None:
-    record = Record(noted_code="alice", noted_at=NOW)
+    record = Record(noted={"default": ("alice", NOW)})
     record.take("tok-1", "default", NOW)
     record.owed_to = "7"
     record.use_up("tok-1")
@@ -210,13 +210,13 @@ def test_the_same_token_for_another_server_is_taken() -> None:
 
 @pytest.mark.parametrize(("after", "code"), [(0, "alice"), (CODE_LIFETIME, "alice"), (CODE_LIFETIME + 1, "")])
 def test_a_token_takes_the_code_noted_shortly_before_it(after: int, code: str) -> None:
-    record = Record(noted_code="alice", noted_at=NOW)
+    record = Record(noted={"default": ("alice", NOW)})
     record.take("tok-1", "default", NOW + after)
     assert record.code == code
 
 
 def test_a_code_belongs_to_one_token_only() -> None:
-    record = Record(noted_code="alice", noted_at=NOW)
+    record = Record(noted={"default": ("alice", NOW)})
     record.take("tok-1", "default", NOW)
     record.take("tok-2", "default", NOW)
     assert (record.token, record.code) == ("tok-2", "")
@@ -225,17 +225,17 @@ def test_a_code_belongs_to_one_token_only() -> None:
 def test_a_token_that_came_without_a_code_takes_one_when_it_comes_again_with_one() -> None:
     record = Record()
     record.take("tok-1", "default", NOW)
-    record.noted_code, record.noted_at = "alice", NOW + 5
+    record.noted["default"] = "alice", NOW + 5
     assert record.take("tok-1", "default", NOW + 9) is True
     assert record.code == "alice"
 
 
 def test_a_token_keeps_the_code_that_it_came_with() -> None:
-    record = Record(noted_code="alice", noted_at=NOW)
+    record = Record(noted={"default": ("alice", NOW)})
     record.take("tok-1", "default", NOW)
-    record.noted_code, record.noted_at = "carol", NOW
+    record.noted["default"] = "carol", NOW
     assert record.take("tok-1", "default", NOW) is False
-    assert (record.code, record.noted_code) == ("alice", "carol")
+    assert (record.code, record.noted) == ("alice", {"default": ("carol", NOW)})
 
 
 # -- the visit

@@ -541,7 +541,7 @@ RUBBISH: list[object] = [
     {"token": "a b"},
     {"token": ["tok-1"]},
     {"token": {"token": "tok-1"}},
-    {"used": "all", "at": "now", "noted_at": -1, "server": None, "owed_to": 7, "code": "a/b"},
+    {"used": "all", "at": "now", "noted": [-1], "server": None, "owed_to": 7, "code": "a/b"},
     {"unknown": {"deep": [[[{}]]]}},
 ]
 

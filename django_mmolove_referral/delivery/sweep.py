@@ -25,11 +25,15 @@ def sweep(*, using: str) -> None:
     )
     oldest = DatabaseNow() - timedelta(seconds=conf.token_max_age)
     _treat(waiting.filter(referral__registered_at__isnull=False), order.promote, using)
-    _treat(waiting.filter(referral__created_at__lt=oldest), _expire, using)
+    # What waits although "registered" was accepted is "reversed", and "qualified" lets it go however old the token is.
+    unaccepted = waiting.filter(referral__registered_at__isnull=True)
+    _treat(unaccepted.filter(referral__created_at__lt=oldest), _expire, using)
     retention.look(using=using)
 
 
 def _expire(referral: Referral, events: order.Events) -> list[OutboundEvent]:
+    if referral.registered_at is not None:  # accepted since we looked
+        return []
     if referral.state == Referral.State.CAPTURED:
         referral.state, referral.closed_at = Referral.State.EXPIRED, timezone.now()
         referral.save(update_fields=["state", "closed_at"])

@@ -10,11 +10,12 @@ from django.conf import settings
 from django.core.checks import CheckMessage
 from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch
 from django.utils.translation import gettext as _
 
 from .. import checks
 from ..conf import conf
+from ..lifecycle import join_path
 from ..options import MissingError
 from .finding import Finding, Severity, error, ok
 
@@ -99,13 +100,16 @@ def of_sessions() -> Iterator[Finding]:
 
 def of_share_links() -> Iterator[Finding]:
     try:
-        path = reverse("mmolove_referral:join", args=["code"])
+        paths = {server.alias: join_path("code", server.alias) for server in conf.servers.values()}
     except NoReverseMatch:
         yield of_check(checks.no_join_page())
         return
     for server in conf.servers.values():
         if server.share_url:
-            seen = _("Share links such as %(path)s lead to %(url)s.") % {"path": path, "url": server.share_url}
+            seen = _("Share links such as %(path)s lead to %(url)s.") % {
+                "path": paths[server.alias],
+                "url": server.share_url,
+            }
             yield ok("share_links.ok", seen, server=server.alias)
         else:
             yield replace(of_check(checks.no_share_url(server)), server=server.alias)
