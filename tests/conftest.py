@@ -21,7 +21,9 @@ from django_mmolove_referral.sandbox.core import Sandbox
 from django_mmolove_referral.sandbox.server import SandboxServer
 
 # What needs services or a browser runs in tox environments of its own, which say so.
-collect_ignore = [name for name in ("services", "browser", "faults", "integrations") if name not in os.environ.get("TEST_ALSO", "")]
+collect_ignore = [
+    name for name in ("services", "browser", "faults", "integrations") if name not in os.environ.get("TEST_ALSO", "")
+]
 
 SERVER_ID, SECRET = "srv_test", "test-secret"
 

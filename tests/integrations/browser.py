@@ -1,4 +1,4 @@
-"""A visitor's browser over real HTTP: keeps cookies, follows redirects from host to host, fills in the forms it is shown."""
+"""A browser over real HTTP: keeps cookies, follows redirects from host to host, fills in the forms it is shown."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ class Browser:
     def __enter__(self) -> Browser:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.session.close()
 
     def ask(self, method: str, url: str, **options: Any) -> requests.Response:

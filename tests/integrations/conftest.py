@@ -70,4 +70,3 @@ def provider(running_provider: Provider, settings: Any) -> Provider:
     settings.SOCIAL_AUTH_GUILD_ACCESS_TOKEN_URL = f"{provider.url}/token"
     settings.SOCIAL_AUTH_GUILD_USERINFO_URL = f"{provider.url}/userinfo"
     return provider
-

@@ -1,6 +1,6 @@
 """A portal with every way to sign up: each library below a prefix of its own, installed as the docs say.
 
-    TEST_ALSO=integrations python -m pytest --ds=tests.integrations.settings tests/integrations
+TEST_ALSO=integrations python -m pytest --ds=tests.integrations.settings tests/integrations
 """
 
 from __future__ import annotations

@@ -77,7 +77,6 @@ def test_a_player_who_comes_back_through_the_provider_is_not_referred(
     browser.visit("tok-1")
     assert through_the_provider(browser).text == "home of bob"
     assert (accounts(), referred()) == ({"bob"}, {})
-    # The token is still this browser's: somebody new at the same computer is referred.
     browser.submit(browser.get("/accounts/logout/"))
     browser.visit("tok-2")
     provider.person = Person("2", "carol", "carol@example.com")

@@ -13,7 +13,7 @@ from social_django.middleware import SocialAuthExceptionMiddleware
 
 
 class GuildOAuth2(BaseOAuth2):  # type: ignore[misc]  # not followed by the type checker
-    """"Sign in with your guild": the provider that the tests run."""
+    """ "Sign in with your guild": the provider that the tests run."""
 
     name = "guild"
     ID_KEY = "sub"
