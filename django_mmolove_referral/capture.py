@@ -155,6 +155,18 @@ class Visit:
         self._store(record)
         return True
 
+    def restore(self, captured: Captured) -> None:
+        """Go on with a visit that began in another browser, unless this one has a token of its own."""
+        if self.request is None or self.token:
+            return
+        record = self._load()
+        if _fingerprint(captured.token) in record.used:
+            return
+        record.token, record.code = captured.token, captured.code
+        record.server, record.at = captured.server, captured.at
+        record.owed_to = ""
+        self._store(record)
+
     @property
     def token(self) -> str:
         """The token that the record holds, or ``""``: none, or one too old."""

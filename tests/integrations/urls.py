@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.core.mail import send_mail
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import get_token
 from django.urls import include, path
 from social_core.backends.oauth import BaseOAuth2
 from social_core.exceptions import SocialAuthBaseException
+from social_core.pipeline.partial import partial
 from social_django.middleware import SocialAuthExceptionMiddleware
 
 
@@ -53,6 +55,21 @@ def form(request: HttpRequest) -> str:
 def enter(request: HttpRequest) -> HttpResponse:
     """The portal's own page with "Sign in with your guild"."""
     return HttpResponse(f'<form action="/social/login/guild/" method="post">{form(request)}</form>')
+
+
+@partial  # type: ignore[untyped-decorator]  # not followed by the type checker
+def ask_for_name(strategy: Any, user: Any = None, **kwargs: Any) -> Any:
+    """A pipeline's step: a new player chooses a name on a page of the portal's."""
+    name = strategy.session_pop("chosen_name")
+    if user is not None:
+        return None
+    return {"username": name} if name else strategy.redirect("/choose-name/")
+
+
+def send_validation(strategy: Any, backend: Any, code: Any, partial_token: str) -> None:
+    """What SOCIAL_AUTH_EMAIL_VALIDATION_FUNCTION names."""
+    link = f"/social/complete/{backend.name}/?verification_code={code.code}&partial_token={partial_token}"
+    send_mail("Confirm your address", strategy.build_absolute_uri(link), None, [code.email])
 
 
 def choose_name(request: HttpRequest) -> HttpResponse:
