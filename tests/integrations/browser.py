@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from html.parser import HTMLParser
-from types import TracebackType
 from typing import Any
 from urllib.parse import urljoin
 
@@ -41,12 +40,7 @@ class Browser:
         self.session = requests.Session()
         self.session.trust_env = False
 
-    def __enter__(self) -> Browser:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self.session.close()
 
     def ask(self, method: str, url: str, **options: Any) -> requests.Response:

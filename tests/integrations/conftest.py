@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -44,7 +44,7 @@ def portal(request: pytest.FixtureRequest, django_db_setup: None) -> Iterator[st
 def browsers(portal: str, transactional_db: None) -> Iterator[Callable[[], Browser]]:
     """``browsers()`` is one more visitor's browser."""
     with ExitStack() as stack:
-        yield lambda: stack.enter_context(Browser(portal))
+        yield lambda: stack.enter_context(closing(Browser(portal)))
 
 
 @pytest.fixture

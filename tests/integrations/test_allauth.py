@@ -12,12 +12,12 @@ import requests
 from django.core.mail import EmailMessage
 from django.utils import timezone
 
+from tests.documented import names, receiving
 from tests.factories import UserFactory
 from tests.pages import code
 from tests.visitors import accounts, referred, written
 
 from .browser import Browser
-from .docs import names, receiving
 
 REGISTERED = [("bob", "registered")]
 

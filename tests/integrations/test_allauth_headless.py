@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -11,11 +12,11 @@ import pytest
 import requests
 from django.core.mail import EmailMessage
 
+from tests.documented import names
 from tests.pages import code
 from tests.visitors import accounts, referred, written
 
 from .browser import Browser
-from .docs import names
 from .provider import CLIENT_ID, CLIENT_SECRET, Provider
 from .test_allauth import REGISTERED, confirmed_only
 from .test_allauth_social import member
@@ -66,34 +67,35 @@ def key_in(mail: EmailMessage) -> str:
 # -- browser clients
 
 
-def test_a_single_page_passes_the_token_on_as_it_starts(portal: str, transactional_db: None) -> None:
-    with SinglePage(portal) as page:
-        page.start("?mmref=tok-1")
-        assert page.call("POST", "auth/signup", **BOB).json()["data"]["user"]["username"] == "bob"
-        assert page.get("/home/").text == "home of bob"
+@pytest.fixture
+def page(portal: str, transactional_db: None) -> Iterator[SinglePage]:
+    with closing(SinglePage(portal)) as page:
+        yield page
+
+
+def test_a_single_page_passes_the_token_on_as_it_starts(page: SinglePage) -> None:
+    page.start("?mmref=tok-1")
+    assert page.call("POST", "auth/signup", **BOB).json()["data"]["user"]["username"] == "bob"
+    assert page.get("/home/").text == "home of bob"
     assert (referred(), written()) == ({"bob": "tok-1"}, REGISTERED)
 
 
-def test_a_single_page_passes_the_token_on_with_the_sign_up(portal: str, transactional_db: None) -> None:
-    with SinglePage(portal) as page:
-        page.start()
-        assert page.call("POST", "auth/signup", "?mmref=tok-1", **BOB).status_code == 200
+def test_a_single_page_passes_the_token_on_with_the_sign_up(page: SinglePage) -> None:
+    page.start()
+    assert page.call("POST", "auth/signup", "?mmref=tok-1", **BOB).status_code == 200
     assert (referred(), written()) == ({"bob": "tok-1"}, REGISTERED)
 
 
-def test_a_single_pages_social_login_takes_the_token_along(
-    portal: str, transactional_db: None, provider: Provider
-) -> None:
-    with SinglePage(portal) as page:
-        page.start("?mmref=tok-1")
-        form = {
-            "provider": "guild",
-            "process": "login",
-            "callback_url": f"{portal}/home/",
-            "csrfmiddlewaretoken": page.session.cookies["csrftoken"],
-        }
-        answer = page.ask("POST", "/_allauth/browser/v1/auth/provider/redirect", data=form)
-        assert answer.text == "home of bob"
+def test_a_single_pages_social_login_takes_the_token_along(page: SinglePage, provider: Provider) -> None:
+    page.start("?mmref=tok-1")
+    form = {
+        "provider": "guild",
+        "process": "login",
+        "callback_url": f"{page.portal}/home/",
+        "csrfmiddlewaretoken": page.session.cookies["csrftoken"],
+    }
+    answer = page.ask("POST", "/_allauth/browser/v1/auth/provider/redirect", data=form)
+    assert answer.text == "home of bob"
     assert (referred(), written()) == ({"bob": "tok-1"}, REGISTERED)
 
 

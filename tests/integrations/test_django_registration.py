@@ -10,19 +10,17 @@ import requests
 from django.contrib.auth import get_user_model
 from django.core.mail import EmailMessage
 
+from tests.documented import names, receiving
 from tests.pages import code
 from tests.visitors import accounts, referred, written
 
 from .browser import Browser
-from .docs import names, receiving
 from .test_allauth import REGISTERED
 
 
 def register(browser: Browser, workflow: str, query: str = "") -> requests.Response:
     page = browser.get(f"/{workflow}/register/{query}")
-    return browser.submit(
-        page, username="bob", email="bob@example.com", password1="dragon-9!x", password2="dragon-9!x"
-    )
+    return browser.submit(page, username="bob", email="bob@example.com", password1="dragon-9!x", password2="dragon-9!x")
 
 
 def activate(browser: Browser, mail: EmailMessage) -> requests.Response:
@@ -61,9 +59,7 @@ def test_a_visitor_without_a_token_is_nobodys_referral(browser: Browser, workflo
     assert (accounts(), referred()) == ({"bob"}, {})
 
 
-def test_by_default_two_steps_report_the_account_at_the_first(
-    browser: Browser, mailoutbox: list[EmailMessage]
-) -> None:
+def test_by_default_two_steps_report_the_account_at_the_first(browser: Browser, mailoutbox: list[EmailMessage]) -> None:
     register(browser, "two-step", "?mmref=tok-1")
     assert not get_user_model()._default_manager.get().is_active
     assert (referred(), written()) == ({"bob": "tok-1"}, REGISTERED)

@@ -15,11 +15,11 @@ from django.utils import timezone
 from social_core.pipeline import DEFAULT_AUTH_PIPELINE
 
 from django_mmolove_referral.models import Referral
+from tests.documented import names
 from tests.pages import code
 from tests.visitors import accounts, referred, written
 
 from .browser import Browser
-from .docs import names
 from .provider import Person, Provider
 from .test_allauth import REGISTERED, log_in
 from .test_allauth_social import member

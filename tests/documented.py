@@ -9,9 +9,9 @@ from typing import Any
 from django.dispatch import Signal
 
 
-def names(code: str) -> dict[str, Any]:
-    """What a module with that code has in it."""
-    module: dict[str, Any] = {"__name__": "portal"}
+def names(code: str, **given: Any) -> dict[str, Any]:
+    """What a module with that code has in it; ``given`` are the names that it takes for granted."""
+    module: dict[str, Any] = {"__name__": "portal", **given}
     exec(code, module)
     return module
 
