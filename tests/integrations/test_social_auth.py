@@ -150,6 +150,23 @@ def test_a_link_opened_in_another_browser_brings_the_token_and_the_friend_to_the
     assert Referral.objects.get().referrer == carol
 
 
+def test_without_the_steps_the_first_browsers_next_login_makes_up_for_it(
+    browsers: Callable[[], Browser],
+    provider: Provider,
+    validated: None,
+    mailoutbox: list[EmailMessage],
+    settings: Any,
+) -> None:
+    settings.SOCIAL_AUTH_PIPELINE = [step for step in settings.SOCIAL_AUTH_PIPELINE if "mmolove" not in step]
+    browser = browsers()
+    browser.visit("tok-1")
+    enter(browser)
+    follow(browsers(), mailoutbox[0])
+    assert (accounts(), referred()) == ({"bob"}, {})
+    assert enter(browser).text == "home of bob"
+    assert (referred(), written()) == ({"bob": "tok-1"}, REGISTERED)
+
+
 def test_a_token_of_the_other_browsers_own_goes_first(
     browsers: Callable[[], Browser], provider: Provider, validated: None, mailoutbox: list[EmailMessage]
 ) -> None:
