@@ -209,6 +209,18 @@ class Visit:
         """Have an account that is made now get ``token``, as if it had just been captured. Nothing is stored."""
         self._offered, self._offered_at, self._told = token, int(time.time()), ""
 
+    def restore(self, captured: Captured) -> None:
+        """Go on with a visit that began in another browser, unless this one has a token of its own."""
+        if self.request is None or self.token:
+            return
+        record = self._load()
+        if _fingerprint(captured.token) in record.used:
+            return
+        record.token, record.code = captured.token, captured.code
+        record.server, record.at = captured.server, captured.at
+        record.owed_to = ""
+        self._store(record)
+
     @property
     def token(self) -> str:
         """The token that this visit would bring to an account, or ``""``: none, or one too old."""

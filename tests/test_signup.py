@@ -9,26 +9,20 @@ import contextvars
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
-import uvicorn
 from django.apps import apps
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_in
 from django.core import serializers
-from django.core.asgi import get_asgi_application
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.models import Model
 from django.db.models.signals import post_save
@@ -779,42 +773,6 @@ def test_logging_in_right_after_the_sign_up_costs_no_statement_of_ours(
 def test_a_login_without_a_token_costs_no_statement_of_ours(statements: Statements) -> None:
     UserFactory.create(name=BOB)
     assert [sql for sql in statements(lambda: Browser().log_in()) if "mmolove" in sql or sql == "SAVEPOINT"] == []
-
-
-# -- many at once
-
-
-@contextmanager
-def served() -> Iterator[str]:
-    """The portal behind a real ASGI server; its address."""
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-        server = uvicorn.Server(uvicorn.Config(get_asgi_application(), lifespan="off", ws="none", log_config=None))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
-@only_auth_user
-def test_fifty_sign_ups_at_once_behind_uvicorn_each_get_their_own_token() -> None:
-    crowd = range(50)
-    together = threading.Barrier(len(crowd))
-
-    def visit(n: int) -> int:
-        with requests.Session() as browser:
-            browser.trust_env = False
-            browser.get(f"{address}/page/?mmref=tok-{n}")
-            together.wait(timeout=60)
-            url = f"{address}/{'register' if n % 2 else 'aregister'}/"
-            return browser.post(url, data={"name": f"p{n}@example.com", "login": "1"}).status_code
-
-    with served() as address, ThreadPoolExecutor(len(crowd)) as pool:
-        assert list(pool.map(visit, crowd)) == [200] * len(crowd)
-    assert referred() == {f"p{n}@example.com": f"tok-{n}" for n in crowd}
-    assert OutboundEvent.objects.filter(kind="registered", state="pending").count() == len(crowd)
 
 
 @pytest.mark.skipif(OWN_USER_MODEL, reason="this is that run")
