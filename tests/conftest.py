@@ -12,13 +12,14 @@ import pytest
 from django.conf import settings as django_settings
 from django.dispatch import Signal
 
-from django_mmolove_referral import capture, logs, signals
+from django_mmolove_referral import capture, signals
 from django_mmolove_referral.conf import SETTING, conf
-from django_mmolove_referral.delivery import lane, life
 from django_mmolove_referral.delivery.drain import Drain, Tally
 from django_mmolove_referral.models import OutboundEvent, Referral, Reward, ServerHealth
+from django_mmolove_referral.pytest_plugin import mmolove as mmolove  # a source tree has no entry points
 from django_mmolove_referral.sandbox.core import Sandbox
 from django_mmolove_referral.sandbox.server import SandboxServer
+from django_mmolove_referral.testing.memory import forget
 
 # What needs services or a browser runs in tox environments of its own, which say so.
 collect_ignore = [name for name in ("services", "browser", "faults") if name not in os.environ.get("TEST_ALSO", "")]
@@ -31,10 +32,7 @@ def fresh_process() -> Iterator[None]:
     """What a process remembers between events must not pass from test to test."""
     conf.reload()
     yield
-    lane.forget()
-    life.forget()
-    logs.forget()
-    conf.reload()
+    forget()
 
 
 @pytest.fixture
