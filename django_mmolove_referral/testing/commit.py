@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import connections
 
-logger = logging.getLogger("mmolove_referral.testing")
+logger = logging.getLogger("django.test")  # of Django's own captureOnCommitCallbacks
 
 
 class CommitHooks:

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import TracebackType
 
-NAME = "mmolove_referral"
-
 
 class Overheard(logging.Handler, AbstractContextManager["Overheard"]):
     """The warnings and errors of the app's loggers while this is entered, one line each."""
@@ -24,11 +22,11 @@ class Overheard(logging.Handler, AbstractContextManager["Overheard"]):
         self.lines.append(record.getMessage() + (f" ({type(error).__name__}: {error})" if error else ""))
 
     def __enter__(self) -> Overheard:
-        logging.getLogger(NAME).addHandler(self)
+        logging.getLogger("mmolove_referral").addHandler(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        logging.getLogger(NAME).removeHandler(self)
+        logging.getLogger("mmolove_referral").removeHandler(self)
         self.close()

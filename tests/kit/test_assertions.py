@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
@@ -397,4 +398,4 @@ def test_a_failure_points_at_the_tests_own_line(mmolove: MMOLove, bob: Any) -> N
     with pytest.raises(AssertionError) as failure:
         mmolove.assert_registered(bob)
     shown = failure.traceback.filter(failure)
-    assert [entry.path.name for entry in shown] == ["test_assertions.py"]
+    assert [Path(entry.path).name for entry in shown] == ["test_assertions.py"]
