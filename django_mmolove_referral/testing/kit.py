@@ -104,6 +104,10 @@ class MMOLove(Faults, Assertions):
             )
         return self.mint(codes[-1], server=server)
 
+    def lead_to(self, url: str, *, server: str = DEFAULT_SERVER) -> None:
+        """Let MMOLove's share link lead to ``url``, for browsers that follow it over the socket (a live server)."""
+        self.sandbox.lead_to(server_id(conf.server(server).alias), url)
+
     # Settings, time, delivery
 
     def configure(self, **keys: Any) -> None:

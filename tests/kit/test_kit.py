@@ -281,9 +281,14 @@ def test_a_share_link_that_does_not_lead_to_mmolove_is_told(kit: MMOLove, client
         assert kit.visit(client, "/page/", referrer=alice, secure=True).status_code == 200
 
 
-def test_the_share_link_leads_through_the_socket_too(kit: MMOLove) -> None:
-    with pytest.raises(urllib.error.HTTPError, match="404"):
-        urllib.request.urlopen(conf.server("default").share_url + "?ref=alice", timeout=5)
+def test_the_share_link_can_be_followed_over_the_socket(kit: MMOLove) -> None:
+    share_url = conf.server("default").share_url + "?ref=alice"
+    with pytest.raises(urllib.error.HTTPError, match="404") as refused:
+        urllib.request.urlopen(share_url, timeout=5)
+    refused.value.close()
+    kit.lead_to(f"{kit.url}/?from=mmolove")  # whatever answers there
+    with urllib.request.urlopen(share_url, timeout=5) as page:
+        assert page.url.startswith(f"{kit.url}/?from=mmolove&mmref=")
 
 
 # Faults and time
