@@ -58,6 +58,7 @@ class MMOLove(Faults, Assertions):
         server = self._stack.enter_context(SandboxServer(self.sandbox))
         #: Its address, without a slash at the end.
         self.url = server.url
+        self._endpoint = server.endpoint
         self._override(pointed_at(server, aliases))
         self.overheard = self._stack.enter_context(Overheard())
         self.hooks = CommitHooks()
@@ -79,7 +80,9 @@ class MMOLove(Faults, Assertions):
 
     def mint(self, code: str = "alice", *, server: str = DEFAULT_SERVER) -> str:
         """The ``mmref`` token of a click on the share link of whom MMOLove knows as ``code``."""
-        return self.sandbox.mint(server_id(conf.server(server).alias), code)
+        alias = conf.server(server).alias
+        self._refuse_another_mmolove()
+        return self.sandbox.mint(server_id(alias), code)
 
     def visit(
         self, client: Client, path: str = "/", *, referrer: Any = None, server: str = DEFAULT_SERVER, **options: Any
@@ -122,9 +125,10 @@ class MMOLove(Faults, Assertions):
         """Do what a worker does, until nothing is due; returns what came of it, in events and rewards.
 
         Runs what waits for a commit that a ``TestCase`` never makes, sends what is due over the socket, settles the
-        answers, grants the rewards. Raises ``RuntimeError`` inside a transaction of the test's own, and whatever
-        ``on_commit`` functions of the portal's raise.
+        answers, grants the rewards. Raises ``RuntimeError`` inside a transaction of the test's own and if the settings
+        were pointed elsewhere since the start, and whatever ``on_commit`` functions of the portal's raise.
         """
+        self._refuse_another_mmolove()
         self._refuse_a_transaction()
         total = Tally()
         while True:
@@ -140,6 +144,15 @@ class MMOLove(Faults, Assertions):
         except RuntimeError:
             text = "deliver() was called inside transaction.atomic(); call it after that block, as delivery comes after"
             raise RuntimeError(f"{text} the commit.") from None
+
+    def _refuse_another_mmolove(self) -> None:
+        """A test that put its own servers into the settings would send them its events."""
+        for server in conf.servers.values():
+            if server.credentials().endpoint != self._endpoint:
+                raise RuntimeError(
+                    f"{server.setting} does not lead to this test's MMOLove any more. Change single keys with "
+                    "mmolove.configure(…); set servers before the kit starts, in a fixture named before mmolove."
+                )
 
     def _override_here(self, value: dict[str, Any]) -> None:
         self._stack.enter_context(override_settings(**{SETTING: value}))

@@ -165,6 +165,20 @@ def test_one_test_knows_nothing_of_the_faults_of_another(kit: MMOLove) -> None:
     assert lane.lane("default").streak == 0
 
 
+def test_no_event_leaves_for_servers_that_the_test_put_in_later(kit: MMOLove) -> None:
+    bob = create("bob@example.com")
+    attach_referral(bob, kit.mint())
+    said = (
+        r"^MMOLOVE_REFERRAL\['SERVERS'\]\['eu'\] does not lead to this test's MMOLove any more\. Change single keys "
+        r"with mmolove\.configure\(…\); set servers before the kit starts, in a fixture named before mmolove\.$"
+    )
+    kit.configure(SERVERS={"eu": {"SERVER_ID": "srv_eu", "SECRET": "x"}})
+    for attempt in (kit.deliver, lambda: kit.mint(server="eu")):
+        with pytest.raises(RuntimeError, match=said):
+            attempt()
+    assert kit.sent == []
+
+
 # What waits for the commit
 
 
@@ -379,5 +393,5 @@ def test_another_referrer_was_first(kit: MMOLove, bob: Any, granted: Granted) ->
     kit.assert_conflict(bob)
     assert [(entry.kind, entry.status) for entry in kit.sent] == [("registered", 503), ("registered", 200)]
     assert granted == []
-    with pytest.raises(RuntimeError, match=r"^MMOLove did not take \d+ for carol's: \{'ok': True, 'ignored'"):
+    with pytest.raises(RuntimeError, match=r"^MMOLove did not take [\w-]+ for carol's: \{'ok': True, 'ignored'"):
         kit.already_referred(bob, by="carol")

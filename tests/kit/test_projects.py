@@ -65,8 +65,7 @@ PYTEST_BLOCKS = {
     "rewards": code("testing.md", "def test_alice_is_paid_for_bob_once"),
     "milestone": code("testing.md", "def test_the_milestone_is_reported_once"),
     "settings": code("testing.md", "def test_nothing_is_reported_before_the_account_is_confirmed"),
-    "servers": code("testing.md", "def mmolove_of_two_servers")
-    + code("testing.md", "def test_an_account_is_referred_on_two_servers"),
+    "servers": code("testing.md", "def test_an_account_is_referred_on_two_servers"),
     "faults": code("testing.md", "def test_an_outage_costs_nobody_anything"),
     "sandbox": code("testing.md", "def test_a_silent_mmolove_is_given_up_after_the_deadline"),
     "factories": code("testing.md", "def test_the_guild_page_counts_the_invited"),
