@@ -14,13 +14,15 @@ from celery import Celery
 from django.conf import settings as django_settings
 from django.dispatch import Signal
 
-from django_mmolove_referral import capture, logs, signals
+from django_mmolove_referral import capture, signals
 from django_mmolove_referral.conf import SETTING, conf
-from django_mmolove_referral.delivery import dispatch, lane, life, retention
+from django_mmolove_referral.delivery import dispatch
 from django_mmolove_referral.delivery.drain import Drain, Tally
 from django_mmolove_referral.models import OutboundEvent, Referral, Reward, ServerHealth
+from django_mmolove_referral.pytest_plugin import mmolove as mmolove  # a source tree has no entry points
 from django_mmolove_referral.sandbox.core import Sandbox
 from django_mmolove_referral.sandbox.server import SandboxServer
+from django_mmolove_referral.testing.memory import forget
 
 # What needs services or a browser runs in tox environments of its own, which say so.
 APART = ("services", "browser", "faults", "package", "integrations")
@@ -34,11 +36,7 @@ def fresh_process() -> Iterator[None]:
     """What a process remembers between events must not pass from test to test."""
     conf.reload()
     yield
-    lane.forget()
-    life.forget()
-    retention.forget()
-    logs.forget()
-    conf.reload()
+    forget()
 
 
 @pytest.fixture

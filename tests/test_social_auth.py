@@ -40,7 +40,7 @@ def visit(session: dict[str, Any] | None = None, user: object = None) -> Iterato
 def kept(token: str = "tok-1") -> dict[str, Any]:
     """What one browser's pipeline notes, as it comes back from the table of pipelines."""
     with visit() as first:
-        first.note_code("carol")
+        first.note_code("carol", "default")
         first.capture(token)
         notes = keep_referral(strategy=None, details={})
     assert notes is not None

@@ -122,6 +122,10 @@ class Sandbox:
         """The server's secret from now on; the old one is invalid at once. Raises ``LookupError``."""
         self._change(server_id, secret=secret)
 
+    def lead_to(self, server_id: str, register_url: str) -> None:
+        """Where the server's share links lead from now on. Raises ``LookupError``."""
+        self._change(server_id, register_url=register_url)
+
     def referrals_off(self, server_id: str) -> None:
         """Switch the server's referrals off, as its owner can. Raises ``LookupError``."""
         self._change(server_id, referrals=False)

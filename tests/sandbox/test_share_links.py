@@ -41,6 +41,13 @@ def test_a_server_may_have_its_own_registration_url() -> None:
     assert sandbox.click("other", "alice").startswith("/here/?")
 
 
+def test_where_links_lead_can_change(portal: Portal) -> None:
+    portal.sandbox.lead_to(SERVER, "http://127.0.0.1:8081/register/")
+    assert portal.sandbox.click(SERVER, "alice").startswith("http://127.0.0.1:8081/register/?mmref=")
+    with pytest.raises(LookupError):
+        portal.sandbox.lead_to("nobody", "/register/")
+
+
 def test_links_that_lead_nowhere(portal: Portal) -> None:
     with pytest.raises(LookupError, match="unknown_server"):
         portal.sandbox.click("nobody", "alice")
