@@ -47,14 +47,15 @@ nitpick_ignore_regex = [
     ("py:.*", r"django_mmolove_referral\.(models|protocol)\..*"),
 ]
 
+add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
-python_maximum_signature_line_length = 100
+python_maximum_signature_line_length = 160  # of full names, which are shown short
 
 html_theme = "furo"
-html_title = f"{project} {release}"
+html_title = project if release == "unreleased" else f"{project} {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False

@@ -52,7 +52,7 @@ def test_a_broken_link_is_seen() -> None:
 
 def test_each_page_is_in_the_site_s_navigation() -> None:
     listed = {
-        entry
+        entry.rpartition("<")[2].rstrip(">")
         for block in blocks("index.md", "{toctree}")
         for entry in block.text.splitlines()
         if entry and not entry.startswith(":")
