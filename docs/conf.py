@@ -63,4 +63,4 @@ html_show_sphinx = False
 html_theme_options = {"sidebar_hide_name": False, "navigation_with_keys": True}
 
 # Until all planned pages are there.
-suppress_warnings = ["toc.not_readable", "toc.empty_glob", "myst.xref_missing"]
+suppress_warnings = ["toc.not_readable", "myst.xref_missing"]

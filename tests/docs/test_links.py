@@ -62,6 +62,6 @@ def test_each_page_is_in_the_site_s_navigation() -> None:
         if page in ("README.md", "index.md"):
             continue
         name = page.removesuffix(".md")
-        below = f"{Path(page).parent.as_posix()}/*"
-        assert name in listed or below in listed, f"{page} is in no toctree of index.md"
-        assert page in named or below in listed, f"{page} is not in index.md's table of all pages"
+        assert name in listed, f"{page} is in no toctree of index.md"
+        # The integrations have an overview of their own.
+        assert page in named or page.startswith("integrations/"), f"{page} is not in index.md's table of all pages"

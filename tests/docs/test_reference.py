@@ -125,7 +125,9 @@ def test_settings_in_code_exist() -> None:
 def test_signals_and_their_arguments() -> None:
     table = {names(row[0])[0]: names(row[1]) for row in rows(read("signals.md")) if len(row) == 3}
     assert table == dict(written_signals())
-    assert sorted(table) == sorted(name for name, value in vars(signals).items() if isinstance(value, Signal))
+    made = [name for name, value in vars(signals).items() if isinstance(value, Signal)]
+    assert list(table) == made
+    assert re.findall(r"autodata:: (\w+)", read("api.md")) == made
 
 
 def written_signals() -> Iterator[tuple[str, list[str]]]:
