@@ -14,7 +14,9 @@ PLANNED: frozenset[str] = frozenset(
     f"{name}.md"
     for name in (
         *("milestones", "servers", "caching", "checks", "testing", "privacy", "security", "coming-from-the-kits"),
-        *("integrations/index", "integrations/allauth", "integrations/game-clients"),
+        *("integrations/django-forms", "integrations/allauth", "integrations/django-registration"),
+        *("integrations/djoser", "integrations/drf", "integrations/social-auth", "integrations/async"),
+        *("integrations/game-clients", "integrations/consent"),
     )
 )
 """Pages that are still to come: they may be linked to, and be missing."""
