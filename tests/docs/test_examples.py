@@ -165,7 +165,7 @@ def test_gold_once_and_again_after_an_exception(run: Run, sandbox: Sandbox, drai
 @pytest.fixture
 def mailed(settings: Any) -> list[Any]:
     """What staff gets by mail."""
-    settings.ADMINS = ["staff@example.com"]
+    settings.ADMINS = ["staff@example.com"] if django.VERSION >= (6, 0) else [("Staff", "staff@example.com")]
     if django.VERSION >= (6, 1):
         settings.MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
     outbox: list[Any] = mail.outbox
