@@ -1,4 +1,4 @@
-"""What the app tells the portal. ``sender`` is the model class of the first argument.
+"""What the app tells the portal. ``sender`` is the model class of the first argument; of a server, ``ServerHealth``.
 
 All but one are news: sent after the commit with ``send_robust``, best effort. :data:`referral_qualified` is the
 reward: sent inside the transaction that marks it granted, so that a receiver's own database writes and the mark
