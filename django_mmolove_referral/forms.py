@@ -6,7 +6,8 @@ from typing import Any
 
 from django import forms
 
-from .capture import carried_token, current_visit, offer_token
+from .capture import current_visit, offer_token
+from .record import carried_token
 
 
 class ReferralTokenField(forms.CharField):

@@ -22,13 +22,13 @@ from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from . import protocol, signals
-from .capture import usable_code, usable_token
 from .clock import DatabaseNow
 from .conf import DEFAULT_SERVER, conf
 from .delivery import dispatch, order
 from .delivery.blank import blank
 from .models import OutboundEvent, Referral, Reward
 from .protocol import Kind
+from .record import usable_code, usable_token
 
 LOCKED_AT_ONCE = 1000
 """Referrals of one referrer that are locked with one statement."""

@@ -12,9 +12,10 @@ from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.cache import patch_cache_control
 
-from .capture import Visit, current_visit, enter_visit, usable_token
+from .capture import Visit, current_visit, enter_visit
 from .conf import ConfigError, conf
 from .logs import over, trouble
+from .record import usable_token
 
 logger = logging.getLogger("mmolove_referral.capture")
 

@@ -17,10 +17,11 @@ from django.db import DEFAULT_DB_ALIAS, OperationalError, router, transaction
 from django.db.models.signals import post_save, pre_delete
 
 from . import lifecycle
-from .capture import Captured, Visit, current_visit
+from .capture import Visit, current_visit
 from .locks import promptly
 from .logs import over, trouble
 from .models import Referral
+from .record import Captured
 
 logger = logging.getLogger("mmolove_referral.signup")
 

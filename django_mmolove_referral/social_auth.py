@@ -10,8 +10,9 @@ import logging
 from dataclasses import asdict
 from typing import Any
 
-from .capture import Captured, current_visit
+from .capture import current_visit
 from .logs import over, trouble
+from .record import Captured
 
 logger = logging.getLogger("mmolove_referral.capture")
 

@@ -10,9 +10,10 @@ from django.urls import get_script_prefix
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from .capture import current_visit, usable_code
+from .capture import current_visit
 from .conf import DEFAULT_SERVER, ConfigError, conf
 from .logs import over, trouble
+from .record import usable_code
 
 logger = logging.getLogger("mmolove_referral.join")
 

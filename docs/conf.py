@@ -41,7 +41,7 @@ myst_heading_anchors = 4
 nitpicky = True
 nitpick_ignore_regex = [
     # Other projects': their indexes would have to be fetched.
-    ("py:.*", r"(django|types|typing)\..*"),
+    ("py:.*", r"(collections|datetime|django|types|typing)\..*"),
     ("py:.*", r"(Any|HttpRequest|TracebackType|dict\[str)"),
     # The models are described in tables; what is inside the package has no page.
     ("py:.*", r"django_mmolove_referral\.(models|protocol)\..*"),
@@ -61,6 +61,3 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {"sidebar_hide_name": False, "navigation_with_keys": True}
-
-# Until all planned pages are there.
-suppress_warnings = ["toc.not_readable", "myst.xref_missing"]

@@ -14,7 +14,7 @@ from celery import Celery
 from django.conf import settings as django_settings
 from django.dispatch import Signal
 
-from django_mmolove_referral import capture, signals
+from django_mmolove_referral import capture, record, signals
 from django_mmolove_referral.conf import SETTING, conf
 from django_mmolove_referral.delivery import dispatch
 from django_mmolove_referral.delivery.drain import Drain, Tally
@@ -80,7 +80,8 @@ def yourapp(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], ModuleType]
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """``later(60)``: for visits a minute has passed."""
     passed = [0.0]
-    monkeypatch.setattr(capture, "time", SimpleNamespace(time=lambda: time.time() + sum(passed)))
+    for module in (capture, record):
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: time.time() + sum(passed)))
     return passed.append
 
 

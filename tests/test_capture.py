@@ -14,15 +14,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from django_mmolove_referral.capture import (
-    CODE_LIFETIME,
-    SESSION_KEY,
-    Captured,
-    Record,
-    Visit,
-    usable_code,
-    usable_token,
-)
+from django_mmolove_referral.capture import SESSION_KEY, Visit
+from django_mmolove_referral.record import CODE_LIFETIME, Captured, Record, usable_code, usable_token
 
 examples = hypothesis_settings(deadline=None)
 

@@ -19,8 +19,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from django_mmolove_referral.capture import current_visit, usable_token
+from django_mmolove_referral.capture import current_visit
 from django_mmolove_referral.forms import ReferralTokenField
+from django_mmolove_referral.record import usable_token
 
 from . import portal
 from .factories import UserFactory

@@ -19,9 +19,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from django_mmolove_referral import attach_referral, share_link
-from django_mmolove_referral.capture import CODE_LIFETIME, usable_code
 from django_mmolove_referral.conf import ConfigError
 from django_mmolove_referral.models import Referral
+from django_mmolove_referral.record import CODE_LIFETIME, usable_code
 from django_mmolove_referral.views import with_code
 
 from .factories import UserFactory

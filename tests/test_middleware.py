@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from django_mmolove_referral.capture import current_visit, usable_token
+from django_mmolove_referral.capture import current_visit
 from django_mmolove_referral.middleware import QUERY_LIMIT, ReferralMiddleware
 from django_mmolove_referral.models import Referral
+from django_mmolove_referral.record import usable_token
 
 from . import portal
 from .visitors import Browser, accounts, referred, urls

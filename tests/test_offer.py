@@ -22,8 +22,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from django_mmolove_referral import offer_token, share_link
-from django_mmolove_referral.capture import CODE_LIFETIME, current_visit, usable_token
+from django_mmolove_referral.capture import current_visit
 from django_mmolove_referral.models import Referral
+from django_mmolove_referral.record import CODE_LIFETIME, usable_token
 
 from . import portal
 from .factories import UserFactory

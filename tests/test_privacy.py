@@ -23,7 +23,7 @@ from django.utils import timezone
 from django.views.debug import ExceptionReporter
 
 from django_mmolove_referral import attach_referral, mark_qualified, mark_reversed, privacy, protocol
-from django_mmolove_referral.capture import SESSION_KEY, Record
+from django_mmolove_referral.capture import SESSION_KEY
 from django_mmolove_referral.conf import conf
 from django_mmolove_referral.delivery import retention
 from django_mmolove_referral.delivery.blank import ANSWERED
@@ -31,6 +31,7 @@ from django_mmolove_referral.delivery.rewards import grant_due
 from django_mmolove_referral.lifecycle import forget
 from django_mmolove_referral.models import DeliveryAttempt, OutboundEvent, Referral, Reward
 from django_mmolove_referral.protocol import Kind
+from django_mmolove_referral.record import Record
 from django_mmolove_referral.sandbox.core import Sandbox
 from django_mmolove_referral.sandbox.faults import Fault
 
@@ -585,7 +586,7 @@ def test_what_the_page_says_of_time_is_so(full: dict[str, Any]) -> None:
 def test_what_the_page_says_of_the_session_is_so() -> None:
     """All that a visit may note is in the page's table."""
     assert SESSION_KEY == "mmolove_referral"
-    noted = {"token", "server", "at", "code", "noted_code", "noted_at", "used", "owed_to"}
+    noted = {"token", "server", "at", "code", "noted", "used", "owed_to"}
     assert set(Record.__dataclass_fields__) == noted
 
 

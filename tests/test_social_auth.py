@@ -12,7 +12,8 @@ import pytest
 from django.contrib.auth.models import AnonymousUser
 from django.test import RequestFactory
 
-from django_mmolove_referral.capture import SESSION_KEY, Captured, Visit, current_visit, enter_visit
+from django_mmolove_referral.capture import SESSION_KEY, Visit, current_visit, enter_visit
+from django_mmolove_referral.record import Captured
 from django_mmolove_referral.social_auth import keep_referral, restore_referral
 
 

@@ -12,8 +12,9 @@ from django.http import HttpRequest
 from django.urls import reverse
 from game.models import MILESTONE
 
-from django_mmolove_referral.capture import Captured, current_visit
+from django_mmolove_referral.capture import current_visit
 from django_mmolove_referral.models import OutboundEvent, Referral, Reward
+from django_mmolove_referral.record import Captured
 
 UNDER_WAY = (OutboundEvent.State.PENDING, OutboundEvent.State.WAITING)
 

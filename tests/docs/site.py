@@ -10,17 +10,6 @@ from typing import NamedTuple
 
 from tests.pages import DOCS, ROOT, pages, read
 
-PLANNED: frozenset[str] = frozenset(
-    f"{name}.md"
-    for name in (
-        *("milestones", "servers", "caching", "checks", "testing", "privacy", "security", "coming-from-the-kits"),
-        *("integrations/django-forms", "integrations/allauth", "integrations/django-registration"),
-        *("integrations/djoser", "integrations/drf", "integrations/social-auth", "integrations/async"),
-        *("integrations/game-clients", "integrations/consent"),
-    )
-)
-"""Pages that are still to come: they may be linked to, and be missing."""
-
 OTHERS = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
 """Pages at the top of the repository, beside the README."""
 

@@ -315,7 +315,7 @@ def test_loggers() -> None:
     made = {
         match
         for path in PACKAGE.rglob("*.py")
-        for match in re.findall(r'getLogger\("(mmolove_referral[.\w]*)"\)', path.read_text(encoding="utf-8"))
+        for match in re.findall(r'getLogger\("(mmolove_referral\.[.\w]*)"\)', path.read_text(encoding="utf-8"))
     }
     told = {
         names(row[0])[0] for row in rows(section("operations.md", "Logs")) if names(row[0])[0].startswith("mmolove_")

@@ -19,8 +19,9 @@ from rest_framework import serializers
 from rest_framework.authtoken.models import Token
 from rest_framework.metadata import SimpleMetadata
 
-from django_mmolove_referral.capture import current_visit, usable_token
+from django_mmolove_referral.capture import current_visit
 from django_mmolove_referral.models import Referral
+from django_mmolove_referral.record import usable_token
 from django_mmolove_referral.serializers import ReferralTokenField
 from tests.factories import UserFactory
 from tests.integrations.rest.conftest import PASSWORD, send
