@@ -58,7 +58,7 @@ def test_the_readme_s_settings_and_urls(
     run: Run, adopt: Adopt, settings: Any, monkeypatch: pytest.MonkeyPatch, players: Players
 ) -> None:
     monkeypatch.setenv("MMOLOVE_REFERRAL_SECRET", "from-the-dashboard")
-    adopt(run(code("README.md", "os.environ"), os=os))
+    adopt(run(code("README.md", '"SHARE_URL"')))
     assert conf.problems() == []
     names = run(code("README.md", "urlpatterns"), path=path, include=include)
     settings.ROOT_URLCONF = type("Urls", (), {"urlpatterns": names["urlpatterns"]})

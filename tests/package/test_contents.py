@@ -45,6 +45,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
         "METADATA",
         "RECORD",
         "WHEEL",
+        "entry_points.txt",
         "licenses/LICENSE",
     }
 

@@ -24,7 +24,7 @@ for name in names:
         importlib.import_module(name)
 print(package.__file__)
 """
-OPTIONAL: tuple[str, ...] = ()
+OPTIONAL = tuple(f"django_mmolove_referral.{name}" for name in ("serializers", "pytest_plugin", "testing.factories"))
 """The modules for those who have the library that they are about."""
 
 
