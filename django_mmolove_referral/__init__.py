@@ -1,4 +1,4 @@
-"""MMOLove referrals for Django portals. See each verb for what it does."""
+"""MMOLove referrals for Django portals. The verbs are in ``lifecycle``, ``milestones`` and ``importing``."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -114,7 +114,7 @@ def _count(found: list[Referral], using: str) -> Qualified:
 def _write(found: list[Referral], using: str) -> Qualified:
     """Lock only what is left to be done: of a nightly batch most have been qualified long since."""
     left = [one.pk for one in found if _sort(one, written=one.written).now]  # type: ignore[attr-defined]  # annotated
-    done = _count([one for one in found if one.pk not in set(left)], using)
+    done = replace(_count(found, using), now=0)
     return done + retrying(lambda: _write_locked(left, using)) if left else done
 
 

@@ -156,7 +156,7 @@ def test_a_nightly_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     character(9)
     game.Character.objects.create(owner=thorin.owner, level=11)
     module = ModuleType("game.tasks")
-    module.__dict__.update(recipe(code("milestones.md", "def report_milestones")))
+    module.__dict__.update(recipe(code("milestones.md", "def report_milestones"), __name__="game.tasks"))
     monkeypatch.setitem(sys.modules, "game.tasks", module)
     assert module.report_milestones() == "2 qualified now, 0 before"
     assert written() == {thorin.owner.pk, dwalin.owner.pk}
