@@ -89,6 +89,7 @@ def test_each_has_its_entry_in_the_documentation_and_a_place_with_the_doctor() -
 def test_one_is_silenced_as_the_documentation_shows(settings: Any, granted: Granted, configure: Configure) -> None:
     signals.referral_qualified.disconnect(granted.receive)
     configure(SHARE_URL=None)
+    settings.SILENCED_SYSTEM_CHECKS = []
 
     def said() -> list[str]:
         err = StringIO()
