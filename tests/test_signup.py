@@ -820,7 +820,7 @@ def test_fifty_sign_ups_at_once_behind_uvicorn_each_get_their_own_token() -> Non
 @pytest.mark.skipif(OWN_USER_MODEL, reason="this is that run")
 def test_all_of_this_holds_with_a_user_model_of_the_portals_own() -> None:
     here = Path(__file__).parent
-    files = [str(here / name) for name in ("test_signup.py", "test_join.py", "test_lifecycle.py")]
+    files = [str(here / name) for name in ("test_signup.py", "test_join.py", "test_lifecycle.py", "test_privacy.py")]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "COV"))}
     environment |= {"TEST_USER_MODEL": "email", "DJANGO_SETTINGS_MODULE": "tests.settings"}
     environment.pop("DATABASE_URL", None)  # a test database cannot serve two runs
