@@ -91,7 +91,7 @@ def test_the_setting_may_be_missing_altogether(settings: Any) -> None:
 def test_every_key_is_known() -> None:
     assert {
         *("SERVER_ID", "SECRET", "KEY_ID", "ENDPOINT", "SHARE_URL", "SERVERS", "RESOLVE_SERVER"),
-        *("QUERY_PARAM", "COOKIE_NAME", "SET_COOKIE", "CAPTURE_IF", "TOKEN_MAX_AGE"),
+        *("QUERY_PARAM", "COOKIE_NAME", "SET_COOKIE", "CAPTURE_IF", "TOKEN_MAX_AGE", "TOKEN_RETENTION"),
         *("AUTO_REGISTER", "REFEREE_IDENTITY", "REFERRER_CODE", "RESOLVE_REFERRER"),
         *("DISPATCH", "DEADLINE", "LEASE", "CONCURRENCY", "RETRY_SCHEDULE", "PAUSE_AFTER", "PROBE_INTERVAL"),
         *("SWEEP_INTERVAL", "RESPONSE_LIMIT", "VERIFY", "TRUST_ENV"),

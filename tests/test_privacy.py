@@ -116,7 +116,8 @@ def by_hand(user: Any, client: Client) -> None:
     get_user_model()._base_manager.filter(pk=user.pk).update(**{user.USERNAME_FIELD: "gone@example.com"})
 
 
-ways = pytest.mark.parametrize("way", [by_instance, by_query, by_page, by_action, by_hand])
+IN_THE_ADMIN = [] if OWN_USER_MODEL else [by_page, by_action]  # where that one is not registered
+ways = pytest.mark.parametrize("way", [by_instance, by_query, by_hand, *IN_THE_ADMIN])
 
 
 @pytest.fixture
@@ -471,7 +472,7 @@ def test_a_referrer_of_many_is_written_one_by_one(alice: Any, monkeypatch: pytes
         (["9" * 30], "pk"),
         (["x\0y", "--by", "email"], "email"),
         (["x", "--by", "shoe"], "--by shoe: the accounts ("),
-        (["x", "--by", "groups"], "have no such field; they have id, password, last_login"),
+        (["x", "--by", "groups"], "have no such field; they have "),
         (["x", "--by", "email__startswith"], "have no such field"),
         ([], "USER"),
     ],

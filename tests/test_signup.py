@@ -778,7 +778,8 @@ def test_a_login_without_a_token_costs_no_statement_of_ours(statements: Statemen
 @pytest.mark.skipif(OWN_USER_MODEL, reason="this is that run")
 def test_all_of_this_holds_with_a_user_model_of_the_portals_own() -> None:
     here = Path(__file__).parent
-    files = [str(here / name) for name in ("test_signup.py", "test_offer.py", "test_join.py", "test_lifecycle.py")]
+    names = ("test_signup.py", "test_offer.py", "test_join.py", "test_lifecycle.py", "test_privacy.py")
+    files = [str(here / name) for name in names]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "COV"))}
     environment |= {"TEST_USER_MODEL": "email", "DJANGO_SETTINGS_MODULE": "tests.settings"}
     environment.pop("DATABASE_URL", None)  # a test database cannot serve two runs
