@@ -220,5 +220,5 @@ def test_a_share_link_is_never_cached(set_up: str, build: Callable[..., Site]) -
     for _ in range(2):
         browser = Browser()
         assert browser.get("/join/7/").status_code == 302
-        assert browser.record["noted_code"] == "7"
+        assert browser.record["noted"]["default"][0] == "7"
     assert stored() == []

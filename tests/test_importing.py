@@ -47,7 +47,8 @@ from .visitors import Browser, referred
 pytestmark = pytest.mark.django_db(transaction=True)
 
 DAY = timedelta(days=1)
-LAST_YEAR = datetime(2025, 3, 1, 12, tzinfo=tz.utc)
+BEFORE = datetime.now(tz.utc).replace(microsecond=0) - timedelta(days=100)
+LONG_AGO = datetime(2025, 3, 1, 12, tzinfo=tz.utc)
 Mint = Callable[..., str]
 Drain = Callable[..., Any]
 
@@ -83,24 +84,24 @@ def requests_of(sandbox: Sandbox) -> list[str]:
 
 def test_a_registered_one() -> None:
     alice, bob = UserFactory.create_batch(2)
-    referral = import_referral(bob, "tok-1", registered_at=LAST_YEAR, code=str(alice.pk))
+    referral = import_referral(bob, "tok-1", registered_at=BEFORE, code=str(alice.pk))
     referral.refresh_from_db()
     assert (referral.user, referral.server, referral.token, referral.state) == (bob, "default", "tok-1", "registered")
     assert (referral.referrer, referral.referrer_code, referral.pruned) == (alice, str(alice.pk), "registered")
-    assert (referral.created_at, referral.registered_at, referral.qualified_at) == (LAST_YEAR, LAST_YEAR, None)
+    assert (referral.created_at, referral.registered_at, referral.qualified_at) == (BEFORE, BEFORE, None)
     assert not OutboundEvent.objects.exists()
     assert not Reward.objects.exists()
 
 
 def test_a_qualified_one(granted: Granted, drain: Drain, table: Table) -> None:
     bob = UserFactory.create()
-    referral = import_referral(bob, "tok-1", registered_at=LAST_YEAR, qualified_at=LAST_YEAR + DAY)
+    referral = import_referral(bob, "tok-1", registered_at=BEFORE, qualified_at=BEFORE + DAY)
     referral.refresh_from_db()
     assert (referral.state, referral.pruned) == ("qualified", "qualified registered")
-    assert (referral.registered_at, referral.qualified_at) == (LAST_YEAR, LAST_YEAR + DAY)
+    assert (referral.registered_at, referral.qualified_at) == (BEFORE, BEFORE + DAY)
     reward = table.reward
     assert (reward.referral, reward.state) == (referral, "granted")
-    assert {reward.created_at, reward.due_at, reward.granted_at} == {LAST_YEAR + DAY}
+    assert {reward.created_at, reward.due_at, reward.granted_at} == {BEFORE + DAY}
     drain()
     assert granted == []
 
@@ -108,20 +109,20 @@ def test_a_qualified_one(granted: Granted, drain: Drain, table: Table) -> None:
 def test_for_another_server(configure: Callable[..., None]) -> None:
     configure(SERVERS={"eu": {"SERVER_ID": "srv_eu", "SECRET": "s"}})
     bob = UserFactory.create()
-    one = import_referral(bob, "tok-1", registered_at=LAST_YEAR)
-    two = import_referral(bob, "tok-2", registered_at=LAST_YEAR, server="eu")
+    one = import_referral(bob, "tok-1", registered_at=BEFORE)
+    two = import_referral(bob, "tok-2", registered_at=BEFORE, server="eu")
     assert (one.server, two.server) == ("default", "eu")
 
 
 def test_nobody_is_told(hear: Hear) -> None:
     told = [hear(signal) for signal in vars(signals).values() if isinstance(signal, Signal)]
     assert len(told) == 9
-    import_referral(UserFactory.create(), "tok-1", registered_at=LAST_YEAR, qualified_at=LAST_YEAR)
+    import_referral(UserFactory.create(), "tok-1", registered_at=BEFORE, qualified_at=BEFORE)
     assert told == [[]] * 9
 
 
 def test_the_async_form() -> None:
-    referral = async_to_sync(aimport_referral)(UserFactory.create(), "tok-1", registered_at=LAST_YEAR)
+    referral = async_to_sync(aimport_referral)(UserFactory.create(), "tok-1", registered_at=BEFORE)
     assert referral.state == "registered"
 
 
@@ -134,7 +135,7 @@ def test_what_was_reported_is_not_reported_again(
     bob, token = UserFactory.create(), mint()
     kit.register(bob, token)
     kit.qualify(bob, token)
-    import_referral(bob, token, registered_at=LAST_YEAR, qualified_at=LAST_YEAR)
+    import_referral(bob, token, registered_at=BEFORE, qualified_at=BEFORE)
     assert (mark_registered(bob), mark_qualified(bob)) == (None, None)
     assert mark_qualified_many([bob]) == Qualified(before=1)
     drain()
@@ -148,7 +149,7 @@ def test_the_milestone_of_a_registered_one_leaves_at_once_and_is_paid_once(
 ) -> None:
     bob, token = UserFactory.create(), mint()
     kit.register(bob, token)
-    referral = import_referral(bob, token, registered_at=LAST_YEAR)
+    referral = import_referral(bob, token, registered_at=BEFORE)
     assert mark_registered(bob) is None
     event = mark_qualified(bob)
     assert event is not None
@@ -159,7 +160,7 @@ def test_the_milestone_of_a_registered_one_leaves_at_once_and_is_paid_once(
     assert requests_of(sandbox) == ["registered", "qualified"]
     assert granted == [referral]
     assert (table.referral.state, table.states()) == ("qualified", {"qualified": "accepted"})
-    assert table.referral.registered_at == LAST_YEAR
+    assert table.referral.registered_at == BEFORE
 
 
 def test_a_milestone_that_the_kit_reported_and_nobody_imported_is_accepted_again(
@@ -169,19 +170,19 @@ def test_a_milestone_that_the_kit_reported_and_nobody_imported_is_accepted_again
     bob, token = UserFactory.create(), mint()
     kit.register(bob, token)
     kit.qualify(bob, token)
-    import_referral(bob, token, registered_at=LAST_YEAR)
+    import_referral(bob, token, registered_at=BEFORE)
     mark_qualified(bob)
     drain()
     assert [referral.user for referral in granted] == [bob]
 
 
-@pytest.mark.parametrize("qualified_at", [None, LAST_YEAR])
+@pytest.mark.parametrize("qualified_at", [None, BEFORE])
 def test_a_reversal_is_reported(
     qualified_at: datetime | None, kit: Kit, mint: Mint, sandbox: Sandbox, drain: Drain, table: Table
 ) -> None:
     bob, token = UserFactory.create(), mint()
     kit.register(bob, token)
-    import_referral(bob, token, registered_at=LAST_YEAR, qualified_at=qualified_at)
+    import_referral(bob, token, registered_at=BEFORE, qualified_at=qualified_at)
     assert mark_reversed(bob) is not None
     drain()
     assert (table.states(), table.referral.state) == ({"reversed": "accepted"}, "reversed")
@@ -194,7 +195,7 @@ def test_a_reversal_that_follows_an_unanswered_qualified_is_not_taken_for_expire
 ) -> None:
     bob, token = UserFactory.create(), mint()
     kit.register(bob, token)
-    import_referral(bob, token, registered_at=LAST_YEAR)
+    import_referral(bob, token, registered_at=BEFORE)
     mark_qualified(bob)
     sandbox.outage()
     drain()
@@ -222,7 +223,7 @@ def test_an_account_that_was_not_imported_doubles_nothing_either(
 def test_a_dry_run_has_a_token_that_mmolove_knows(kit: Kit, mint: Mint, sandbox: Sandbox) -> None:
     bob, token = UserFactory.create(), mint()
     kit.register(bob, token)
-    import_referral(bob, token, registered_at=LAST_YEAR)
+    import_referral(bob, token, registered_at=BEFORE)
     out = StringIO()
     with suppress(SystemExit):  # whatever else there is to say of this portal
         call_command("mmolove_doctor", stdout=out)
@@ -235,11 +236,11 @@ def test_a_dry_run_has_a_token_that_mmolove_knows(kit: Kit, mint: Mint, sandbox:
 
 def test_importing_again_changes_nothing() -> None:
     bob = UserFactory.create()
-    first = import_referral(bob, "tok-1", registered_at=LAST_YEAR, qualified_at=LAST_YEAR)
+    first = import_referral(bob, "tok-1", registered_at=BEFORE, qualified_at=BEFORE)
     before = Referral.objects.values().get()
-    again = import_referral(bob, "tok-2", registered_at=LAST_YEAR + DAY, qualified_at=LAST_YEAR + DAY, code="x")
+    again = import_referral(bob, "tok-2", registered_at=BEFORE + DAY, qualified_at=BEFORE + DAY, code="x")
     assert again == first
-    assert import_referral(bob, "tok-1", registered_at=LAST_YEAR) == first
+    assert import_referral(bob, "tok-1", registered_at=BEFORE) == first
     assert Referral.objects.values().get() == before
     assert Reward.objects.count() == 1
 
@@ -247,8 +248,8 @@ def test_importing_again_changes_nothing() -> None:
 def test_what_the_kit_reported_since_is_learnt_by_importing_again(drain: Drain, granted: Granted, table: Table) -> None:
     """Portals import, look, and import once more when the kit has been switched off."""
     bob = UserFactory.create()
-    import_referral(bob, "tok-1", registered_at=LAST_YEAR)
-    assert import_referral(bob, "tok-1", registered_at=LAST_YEAR, qualified_at=LAST_YEAR + DAY).state == "qualified"
+    import_referral(bob, "tok-1", registered_at=BEFORE)
+    assert import_referral(bob, "tok-1", registered_at=BEFORE, qualified_at=BEFORE + DAY).state == "qualified"
     assert (table.referral.state, table.referral.pruned) == ("qualified", "qualified registered")
     assert table.reward.state == "granted"
     assert mark_qualified(bob) is None
@@ -259,9 +260,9 @@ def test_what_the_kit_reported_since_is_learnt_by_importing_again(drain: Drain, 
 @pytest.mark.parametrize("end", ["conflict", "reversed", "expired"])
 def test_a_referral_that_has_ended_stays_so(end: str, table: Table) -> None:
     bob = UserFactory.create()
-    import_referral(bob, "tok-1", registered_at=LAST_YEAR)
+    import_referral(bob, "tok-1", registered_at=BEFORE)
     Referral.objects.update(state=end)
-    assert import_referral(bob, "tok-1", registered_at=LAST_YEAR, qualified_at=LAST_YEAR).state == end
+    assert import_referral(bob, "tok-1", registered_at=BEFORE, qualified_at=BEFORE).state == end
     assert not Reward.objects.exists()
 
 
@@ -270,14 +271,14 @@ def test_a_milestone_that_was_marked_here_is_left_to_take_its_course(
 ) -> None:
     bob, token = UserFactory.create(), mint()
     kit.register(bob, token)
-    import_referral(bob, token, registered_at=LAST_YEAR)
+    import_referral(bob, token, registered_at=BEFORE)
     mark_qualified(bob)
-    import_referral(bob, token, registered_at=LAST_YEAR, qualified_at=LAST_YEAR)
+    import_referral(bob, token, registered_at=BEFORE, qualified_at=BEFORE)
     assert not Reward.objects.exists()
     drain()
     assert [referral.user for referral in granted] == [bob]
     assert table.reward.state == "granted"
-    assert import_referral(bob, token, registered_at=LAST_YEAR, qualified_at=LAST_YEAR).state == "qualified"
+    assert import_referral(bob, token, registered_at=BEFORE, qualified_at=BEFORE).state == "qualified"
     assert Reward.objects.count() == 1
 
 
@@ -289,7 +290,7 @@ def test_an_account_that_signed_up_here_meanwhile(
     attach_referral(bob, token)
     kit.register(bob, token)
     kit.qualify(bob, token)
-    import_referral(bob, token, registered_at=LAST_YEAR, qualified_at=LAST_YEAR + DAY)
+    import_referral(bob, token, registered_at=BEFORE, qualified_at=BEFORE + DAY)
     drain()
     assert (table.states(), table.referral.state) == ({"registered": "accepted"}, "qualified")
     assert mark_qualified(bob) is None
@@ -300,7 +301,7 @@ def test_the_token_comes_with_a_visit_later(kit: Kit, mint: Mint, drain: Drain, 
     token = mint()
     bob = UserFactory.create(name="bob@example.com")
     kit.register(bob, token)
-    import_referral(bob, token, registered_at=LAST_YEAR)
+    import_referral(bob, token, registered_at=BEFORE)
     browser = Browser()
     browser.visit(token)
     browser.log_in()
@@ -311,11 +312,28 @@ def test_the_token_comes_with_a_visit_later(kit: Kit, mint: Mint, drain: Drain, 
     assert requests_of(sandbox) == ["registered"]
 
 
+def test_one_too_old_for_mmolove_to_credit_keeps_no_token(
+    kit: Kit, mint: Mint, drain: Drain, sandbox: Sandbox, granted: Granted, configure: Callable[..., None]
+) -> None:
+    """As one that has been here all the time: see TOKEN_RETENTION."""
+    bob, carol = UserFactory.create_batch(2)
+    for user, days in ((bob, 271), (carol, 269)):
+        token = mint()
+        kit.register(user, token)
+        import_referral(user, token, registered_at=datetime.now(tz.utc) - days * DAY)
+    drain()
+    assert mark_qualified(bob) is None
+    assert mark_qualified(carol) is not None
+    drain()
+    assert requests_of(sandbox) == ["registered", "registered", "qualified"]
+    assert [referral.user for referral in granted] == [carol]
+
+
 def test_two_imports_at_once() -> None:
     bob = UserFactory.create()
 
     def work() -> Referral:
-        return import_referral(bob, "tok-1", registered_at=LAST_YEAR, qualified_at=LAST_YEAR)
+        return import_referral(bob, "tok-1", registered_at=BEFORE, qualified_at=BEFORE)
 
     assert len({referral.pk for referral in at_once(work)}) == 1
     assert (Referral.objects.count(), Reward.objects.count()) == (1, 1)
@@ -324,9 +342,9 @@ def test_two_imports_at_once() -> None:
 @pytest.mark.parametrize("turn", [1, -1])
 def test_an_import_beside_a_milestone_pays_once_or_leaves_it(turn: int) -> None:
     bob = UserFactory.create()
-    import_referral(bob, "tok-1", registered_at=LAST_YEAR)
+    import_referral(bob, "tok-1", registered_at=BEFORE)
     sides: list[Callable[[], Any]] = [
-        lambda: import_referral(bob, "tok-1", registered_at=LAST_YEAR, qualified_at=LAST_YEAR),
+        lambda: import_referral(bob, "tok-1", registered_at=BEFORE, qualified_at=BEFORE),
         lambda: mark_qualified(bob),
     ]
     overlap(*sides[::turn])
@@ -344,7 +362,7 @@ def test_an_import_beside_a_milestone_pays_once_or_leaves_it(turn: int) -> None:
         ({"code": "a/b"}, "A referrer code is 1 to 255 printable characters without spaces and slashes."),
         ({"registered_at": "2025-03-01"}, "registered_at is a datetime, not '2025-03-01'."),
         ({"registered_at": None}, "registered_at is a datetime, not None."),
-        ({"qualified_at": LAST_YEAR.date()}, "qualified_at is a datetime, not datetime.date(2025, 3, 1)."),
+        ({"qualified_at": LONG_AGO.date()}, "qualified_at is a datetime, not datetime.date(2025, 3, 1)."),
         (
             {"registered_at": datetime(2025, 3, 1)},  # noqa: DTZ001  # that is what is tested
             "registered_at, 2025-03-01 00:00:00, needs a time zone: django.utils.timezone.make_aware(…) gives it one.",
@@ -354,14 +372,14 @@ def test_an_import_beside_a_milestone_pays_once_or_leaves_it(turn: int) -> None:
             "registered_at, 2999-03-01 00:00:00+00:00, has not come yet.",
         ),
         (
-            {"qualified_at": LAST_YEAR - DAY},
+            {"registered_at": LONG_AGO, "qualified_at": LONG_AGO - DAY},
             "qualified_at, 2025-02-28 12:00:00+00:00, cannot be before registered_at, 2025-03-01 12:00:00+00:00.",
         ),
     ],
     ids=str,
 )
 def test_what_cannot_be_is_named(given: dict[str, Any], message: str) -> None:
-    values: dict[str, Any] = {"token": "tok-1", "registered_at": LAST_YEAR, **given}
+    values: dict[str, Any] = {"token": "tok-1", "registered_at": BEFORE, **given}
     with pytest.raises(ValueError) as caught:  # noqa: PT011  # compared in full below
         import_referral(UserFactory.create(), values.pop("token"), **values)
     assert str(caught.value) == message
@@ -370,14 +388,14 @@ def test_what_cannot_be_is_named(given: dict[str, Any], message: str) -> None:
 
 def test_a_visitor_and_an_unknown_server_are_refused() -> None:
     with pytest.raises(ValueError, match="Only an account can be referred"):
-        import_referral(AnonymousUser(), "tok-1", registered_at=LAST_YEAR)
+        import_referral(AnonymousUser(), "tok-1", registered_at=BEFORE)
     with pytest.raises(ConfigError, match="There is no server 'atlantis'"):
-        import_referral(UserFactory.create(), "tok-1", registered_at=LAST_YEAR, server="atlantis")
+        import_referral(UserFactory.create(), "tok-1", registered_at=BEFORE, server="atlantis")
 
 
 def test_without_time_zones_an_aware_time_is_the_portals_own() -> None:
     with override_settings(USE_TZ=False, TIME_ZONE="Europe/Paris"):
-        referral = import_referral(UserFactory.create(), "tok-1", registered_at=LAST_YEAR)
+        referral = import_referral(UserFactory.create(), "tok-1", registered_at=LONG_AGO)
         referral.refresh_from_db()
         assert referral.registered_at == datetime(2025, 3, 1, 13)  # noqa: DTZ001  # without time zones
 
@@ -393,7 +411,7 @@ def test_nothing_looks_wrong(
     model: Any = get_user_model()
     bob, carol = UserFactory.create(), UserFactory.create()
     rows = [
-        import_referral(bob, mint(), registered_at=LAST_YEAR, qualified_at=LAST_YEAR + DAY),
+        import_referral(bob, mint(), registered_at=BEFORE, qualified_at=BEFORE + DAY),
         import_referral(carol, mint(), registered_at=timezone.now()),
     ]
     assert [finding.id for finding in needs()] == before
@@ -424,7 +442,7 @@ def test_nothing_looks_wrong(
 
 
 def test_pruning_leaves_them_alone(drain: Drain) -> None:
-    import_referral(UserFactory.create(), "tok-1", registered_at=LAST_YEAR, qualified_at=LAST_YEAR)
+    import_referral(UserFactory.create(), "tok-1", registered_at=BEFORE, qualified_at=BEFORE)
     before = Referral.objects.values().get()
     assert prune(1, 1, using="default").events == 0
     assert Referral.objects.values().get() == before
@@ -432,6 +450,6 @@ def test_pruning_leaves_them_alone(drain: Drain) -> None:
 
 def test_deleting_the_account_forgets_it(table: Table) -> None:
     bob = UserFactory.create()
-    import_referral(bob, "tok-1", registered_at=LAST_YEAR, qualified_at=LAST_YEAR)
+    import_referral(bob, "tok-1", registered_at=BEFORE, qualified_at=BEFORE)
     bob.delete()
     assert (table.referral.user, table.referral.token, table.reward.state) == (None, "", "granted")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from datetime import timezone as tz
@@ -173,6 +174,9 @@ def test_a_nightly_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- coming from a kit
 
 
+REGISTERED = int(time.time()) - 100 * 86400
+
+
 def table(path: Path, *rows: tuple[object, ...]) -> str:
     with path.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file)
@@ -186,10 +190,10 @@ def test_importing_the_old_table(tmp_path: Path, drain: Callable[..., Any], gran
     alice, bob, carol, dave = UserFactory.create_batch(4)
     path = table(
         tmp_path / "kit.csv",
-        (bob.pk, "tok-1", 1740830400, "", alice.pk),
-        (carol.pk, "tok-2", 1740830400, 1740834000, ""),
-        ("7777", "tok-3", 1740830400, "", ""),
-        (dave.pk, "", 1740830400, "", ""),
+        (bob.pk, "tok-1", REGISTERED, "", alice.pk),
+        (carol.pk, "tok-2", REGISTERED, REGISTERED + 3600, ""),
+        ("7777", "tok-3", REGISTERED, "", ""),
+        (dave.pk, "", REGISTERED, "", ""),
         (dave.pk, "tok-4", "", "", ""),
         (dave.pk, "tok-4", "yesterday", "", ""),
     )
@@ -201,7 +205,7 @@ def test_importing_the_old_table(tmp_path: Path, drain: Callable[..., Any], gran
         assert failed[5] == "ValueError: A referral token is 1 to 1,024 visible ASCII characters; this is none."
         assert failed[6] == "ValueError: registered_at is a datetime, not None."
     found = Referral.objects.order_by("token").values_list("user", "referrer", "state", "registered_at")
-    at = datetime(2025, 3, 1, 12, tzinfo=tz.utc)
+    at = datetime.fromtimestamp(REGISTERED, tz=tz.utc)
     assert list(found) == [(bob.pk, alice.pk, "registered", at), (carol.pk, None, "qualified", at)]
     drain()
     assert (granted, OutboundEvent.objects.count()) == ([], 0)
@@ -221,7 +225,7 @@ def test_moving_over_while_the_portal_goes_on(
     kit = Kit()
     for user in (bob, carol):
         kit.register(user, tokens[user])
-    path = table(tmp_path / "1.csv", *((user.pk, tokens[user], 1740830400, "", "") for user in (bob, carol)))
+    path = table(tmp_path / "1.csv", *((user.pk, tokens[user], REGISTERED, "", "") for user in (bob, carol)))
     assert import_referrals(path) == (2, {})
     attach_referral(dave, tokens[dave])  # signed up since, and seen by both
     kit.register(dave, tokens[dave])
@@ -229,9 +233,9 @@ def test_moving_over_while_the_portal_goes_on(
     drain()
     path = table(
         tmp_path / "2.csv",
-        (bob.pk, tokens[bob], 1740830400, "", ""),
-        (carol.pk, tokens[carol], 1740830400, 1740834000, ""),
-        (dave.pk, tokens[dave], 1740830400, "", ""),
+        (bob.pk, tokens[bob], REGISTERED, "", ""),
+        (carol.pk, tokens[carol], REGISTERED, REGISTERED + 3600, ""),
+        (dave.pk, tokens[dave], REGISTERED, "", ""),
     )
     assert import_referrals(path) == (3, {})
     for user in get_user_model()._default_manager.all():
