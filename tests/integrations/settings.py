@@ -26,6 +26,7 @@ LOGIN_ERROR_URL = "/accounts/login/"
 
 allauth: dict[str, Any] = {}
 exec(code("integrations/allauth.md", "AccountMiddleware"), allauth)
+exec(code("integrations/allauth.md", "ACCOUNT_SIGNUP_FORM_CLASS"), allauth)
 social_auth: dict[str, Any] = {}
 exec(code("integrations/social-auth.md", "INSTALLED_APPS"), social_auth)
 
@@ -50,6 +51,7 @@ AUTHENTICATION_BACKENDS = [
 ]
 TEMPLATES = [{**PORTAL_TEMPLATES[0], "DIRS": [Path(__file__).parent / "templates"]}]
 
+ACCOUNT_SIGNUP_FORM_CLASS = allauth["ACCOUNT_SIGNUP_FORM_CLASS"].replace("yourapp", "tests.integrations")
 # Tests sign up faster than people do.
 ACCOUNT_RATE_LIMITS = False
 ACCOUNT_EMAIL_VERIFICATION = "none"

@@ -122,6 +122,13 @@ def test_an_app_sends_the_token_with_the_sign_up(app: App) -> None:
     assert (referred(), written()) == ({"bob": "tok-1"}, REGISTERED)
 
 
+@pytest.mark.parametrize("token", ["tok-1", "not a token", "", None])
+def test_an_app_posts_the_token_beside_its_other_answers(app: App, token: str | None) -> None:
+    answer = app.call("POST", "auth/signup", **BOB, mmref=token)
+    assert answer.status_code == 200, answer.text
+    assert (app.who, referred()) == ("bob", {"bob": "tok-1"} if token == "tok-1" else {})
+
+
 def test_an_app_without_a_token_makes_nobodys_referral(app: App) -> None:
     assert app.call("POST", "auth/signup", **BOB).status_code == 200
     assert (app.who, accounts(), referred()) == ("bob", {"bob"}, {})
