@@ -319,6 +319,9 @@ def test_a_signal_lets_what_is_in_flight_be_settled_and_claims_nothing_new(
 @pytest.fixture
 def celery_app(configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
     """A portal's Celery app with a broker in memory, and the dispatcher running though this is a test."""
+    # A worker makes its app the current one and the default one; a closed one must not stay either for other tests.
+    for name in ("default_app", "_tls.current_app"):
+        monkeypatch.setattr(f"celery._state.{name}", None)
     setup_logging.connect(_keep_logging)
     app = Celery("portal", broker="memory://", include=["django_mmolove_referral.tasks"])
     configure(DISPATCH="celery")

@@ -285,16 +285,17 @@ def test_the_inline_and_a_site_of_one_s_own(run: Run, settings: Any, players: Pl
 # -- operations.md
 
 
-def test_celery_s_settings(run: Run, adopt: Adopt) -> None:
+def test_celery_s_settings(run: Run, adopt: Adopt, celery_app: Celery) -> None:
     names = run(code("operations.md", "CELERY_TASK_ROUTES"))
     adopt(names)
     assert (conf.problems(), conf.dispatch) == ([], "celery")
-    app = Celery("portal", broker="memory://")
-    app.conf.beat_schedule, app.conf.task_routes = names["CELERY_BEAT_SCHEDULE"], names["CELERY_TASK_ROUTES"]
+    celery_app.conf.beat_schedule, celery_app.conf.task_routes = (
+        names["CELERY_BEAT_SCHEDULE"],
+        names["CELERY_TASK_ROUTES"],
+    )
     assert checks.check_sweep(None) == []
-    routed = app.amqp.router.route({}, tasks.deliver.name)
+    routed = celery_app.amqp.router.route({}, tasks.deliver.name)
     assert routed["queue"].name == "mmolove"
-    app.close()
 
 
 @pytest.mark.django_db  # which lets it ask a database at all
