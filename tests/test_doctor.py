@@ -320,6 +320,25 @@ def test_celery_whose_wake_ups_nobody_hears(alive: None, celery_app: Celery, mon
     assert wrong()["celery.no_app"] == "error"
 
 
+def test_celery_whose_broker_nobody_started(alive: None, celery_app: Celery) -> None:
+    found = findings()["celery.unreachable"]
+    assert found["severity"] == "error"
+    assert found["seen"].startswith("The broker, amqp://guest@127.0.0.1:9//, cannot be reached: ")
+    assert "python -m pip install redis" in found["cure"]
+    assert "celery.unreachable" not in findings("--offline")
+
+
+def test_celery_whose_broker_has_no_client_library(
+    alive: None, celery_app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kombu.transport.redis.redis", None)
+    app = Celery("portal", broker="redis://:sesame@127.0.0.1:9/0", set_as_current=False)
+    monkeypatch.setattr(dispatch.celery, "app", app)
+    found = findings()["celery.unreachable"]
+    assert "edis" in found["seen"].partition("cannot be reached")[2]
+    assert "sesame" not in found["seen"]
+
+
 def test_unverified_tls_is_pointed_out(alive: None, configure: Callable[..., None]) -> None:
     configure(VERIFY=False)
     assert wrong() == {"tls.unverified": "warning"}
@@ -518,16 +537,16 @@ def test_celery_without_its_sweep(
     granted: Granted, sandbox: Sandbox, celery_app: Celery, mint: Callable[..., str]
 ) -> None:
     tasks.deliver()
-    assert wrong() == {"sweep.unscheduled": "warning", "sweep.silent": "warning"}
+    assert wrong("--offline") == {"sweep.unscheduled": "warning", "sweep.silent": "warning"}
     assert findings()["sweep.silent"]["seen"] == "Beat's sweep has never run."
     assert "mmolove_referral.sweep" in findings()["sweep.unscheduled"]["cure"]
     celery_app.conf.beat_schedule = {"mmolove": {"task": "mmolove_referral.sweep", "schedule": 30.0}}
     attach_referral(create("bob@example.com"), mint())
     let_pass(200)
-    assert wrong() == {"dispatcher.silent": "error", "sweep.silent": "error", "backlog.old": "error"}
+    assert wrong("--offline") == {"dispatcher.silent": "error", "sweep.silent": "error", "backlog.old": "error"}
     celery_app.conf.beat_schedule = {}
     tasks.sweep()  # a schedule in the database, say
-    assert wrong() == {}
+    assert wrong("--offline") == {}
     assert findings()["sweep.alive"]["seen"] == f"Beat's sweep ran 0 s ago, on host {HOST}."
     let_pass(300)
     assert findings()["sweep.silent"]["seen"] == "Beat's sweep last ran 5 minutes ago."
@@ -695,6 +714,17 @@ def test_a_database_that_is_gone(alive: None, monkeypatch: pytest.MonkeyPatch) -
     assert "DatabaseError: connection refused" in found["database.failed"]["seen"]
     assert "\n" not in found["database.failed"]["seen"]
     assert {"settings.ok", "sessions.failed", "dry_run.passed"} <= set(found)
+
+
+def test_a_database_that_takes_no_connection_is_told_once(alive: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise DatabaseError('invalid connection option "transaction_mode"')
+
+    monkeypatch.setattr(connection, "cursor", refuse)
+    monkeypatch.setattr(connection, "ensure_connection", refuse)
+    found = findings()
+    assert "sessions.failed" not in found
+    assert 'invalid connection option "transaction_mode"' in found["database.failed"]["seen"]
 
 
 def test_a_fault_of_the_doctors_own(alive: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,7 +182,7 @@ def test_events_for_a_server_that_is_gone(granted: Granted) -> None:
                    "silent, look in the log for “Delivery stopped” (logger mmolove_referral.delivery); uWSGI needs "
                    "enable-threads = true.")),
         ("celery", ("Start a worker for the tasks mmolove_referral.*: celery -A <project> worker --queues "
-                   "<their queue>")),
+                   "celery")),
         ("manual", ("Start python manage.py mmolove_deliver --loop, or have cron run python manage.py mmolove_deliver "
                    "--once, or set MMOLOVE_REFERRAL['DISPATCH'] to 'thread'.")),
     ],

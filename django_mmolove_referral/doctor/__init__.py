@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from ..conf import ConfigError, Server, conf
 from ..models import OutboundEvent
 from ..protocol import printable
-from . import delivery, endpoint, installation
+from . import broker, delivery, endpoint, installation
 from .finding import Finding, Severity, error
 from .signs import Signs
 
@@ -89,6 +89,9 @@ def _examine(servers: list[Server], *, offline: bool, all_servers: bool) -> Iter
         if all_servers:
             yield from _contained(lambda: delivery.of_strangers(using))
         yield from _contained(lambda: delivery.of_dispatcher(signs))
+    if not offline:
+        yield from _contained(broker.of_broker)
+    if usable:
         yield from _contained(lambda: delivery.of_rewards(using))
 
 

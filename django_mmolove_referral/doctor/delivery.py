@@ -16,6 +16,7 @@ from ..clock import DatabaseNow
 from ..conf import ConfigError, Server, conf
 from ..models import Heartbeat, OutboundEvent, Referral, Reward, ServerHealth
 from ..signals import referral_qualified
+from .broker import queue_of_ours
 from .endpoint import of_remembered_clock
 from .finding import Finding, Severity, error, lasting, ok, told, warning
 from .installation import of_check
@@ -150,7 +151,7 @@ def of_dispatcher(signs: Signs) -> Iterator[Finding]:
     seen = _("Beat's sweep has never run.") if age is None else _("Beat's sweep last ran %s ago.") % lasting(age)
     cure = _(
         'Run celery -A <project> beat, with {"task": "mmolove_referral.sweep", "schedule": 30.0} in '
-        "CELERY_BEAT_SCHEDULE: without it no retry ever leaves."
+        "CELERY_BEAT_SCHEDULE, and a worker that takes it: without both no retry ever leaves."
     )
     yield (error if late else warning)("sweep.silent", seen, cure)
 
@@ -171,9 +172,8 @@ def _of_signs(signs: Signs, dispatch: str, *, late: bool) -> Finding:
             "look in the log for “Delivery stopped” (logger mmolove_referral.delivery); uWSGI needs enable-threads = "
             "true."
         ),
-        "celery": _(
-            "Start a worker for the tasks mmolove_referral.*: celery -A <project> worker --queues <their queue>"
-        ),
+        "celery": _("Start a worker for the tasks mmolove_referral.*: celery -A <project> worker --queues %s")
+        % (queue_of_ours() or _("<their queue>")),
         "manual": _(
             "Start python manage.py mmolove_deliver --loop, or have cron run python manage.py mmolove_deliver --once, "
             "or set MMOLOVE_REFERRAL['DISPATCH'] to 'thread'."
