@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from django.utils.translation import gettext as _
 from kombu.utils.url import maybe_sanitize_url
@@ -25,7 +26,7 @@ def of_broker() -> Iterator[Finding]:
     except ConfigError:
         return  # named among the settings
     app = celery.known_app()
-    urls = app.conf.broker_write_url or ""
+    urls: Any = app.conf.broker_write_url or ""
     each = urls.split(";") if isinstance(urls, str) else urls  # several to fail over to
     address = ", ".join(map(maybe_sanitize_url, each))  # without their passwords
     with app.connection_for_write(connect_timeout=WAIT) as connection:

@@ -21,7 +21,7 @@ from django.test import Client
 
 from django_mmolove_referral import attach_referral, tasks
 from django_mmolove_referral.delivery import dispatch
-from django_mmolove_referral.doctor import broker as broker_of_doctor
+from django_mmolove_referral.doctor.broker import of_broker, queue_of_ours
 from django_mmolove_referral.models import OutboundEvent
 from django_mmolove_referral.sandbox.core import Sandbox
 from django_mmolove_referral.sandbox.faults import Fault
@@ -129,11 +129,11 @@ def test_a_sign_up_is_reported_by_a_worker(
 
 
 def test_the_doctor_reaches_the_broker(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker_of_doctor.celery, "app", app)
-    (found,) = broker_of_doctor.of_broker()
+    monkeypatch.setattr("django_mmolove_referral.doctor.broker.celery.app", app)
+    (found,) = of_broker()
     assert found.id == "celery.reached"
     assert "guest:guest" not in found.seen
-    assert broker_of_doctor.queue_of_ours() == app.conf.task_default_queue
+    assert queue_of_ours() == app.conf.task_default_queue
 
 
 def test_beat_sweeps_up_what_no_wake_up_announced(
