@@ -103,7 +103,7 @@ def test_the_client_of_readme_and_api(
 
 def test_the_settings_that_most_portals_need(run: Run, adopt: Adopt, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMOLOVE_REFERRAL_SECRET", "from-the-dashboard")
-    adopt(run(code("settings.md", 'os.environ["MMOLOVE_REFERRAL_SECRET"]'), os=os))
+    adopt(run(code("settings.md", "https://mmolove.com/r/your-server")))
     assert conf.problems() == []
 
 
@@ -260,16 +260,19 @@ def test_reading_the_models(run: Run, sandbox: Sandbox, drain: Drain, players: P
 
 
 @pytest.mark.django_db
-def test_the_inline_and_a_site_of_one_s_own(run: Run, settings: Any, players: Players) -> None:
+def test_the_inline_and_a_site_of_one_s_own(
+    run: Run, settings: Any, players: Players, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alice, bob = players
     site = AdminSite(name="own")
-    inline = run(code("admin.md", "inlines = [ReferralInline]"))["PlayerAdmin"]
-    registered = run(code("admin.md", "site.register"), site=site, OutboundEvent=OutboundEvent)
+    registered = run(code("admin.md", "site.register(OutboundEvent"), site=site, OutboundEvent=OutboundEvent)
     for model, admin in ((Referral, "ReferralAdmin"), (Reward, "RewardAdmin"), (ServerHealth, "ServerHealthAdmin")):
         site.register(model, registered[admin])
     named = hasattr(bob, "username")  # Django's UserAdmin is for users that have one
     if named:
-        site.register(get_user_model(), inline)
+        site.register(get_user_model())
+        monkeypatch.setattr("django.contrib.admin.site", site)
+        run(code("admin.md", "inlines = [ReferralInline]"))
     settings.ROOT_URLCONF = type("Urls", (), {"urlpatterns": [path("own/", site.urls)]})
     attach_referral(bob, "a-token", code=str(alice.pk))
     get_user_model()._default_manager.filter(pk=alice.pk).update(is_staff=True, is_superuser=True)

@@ -208,7 +208,7 @@ def look(reader: Reader, place: str, block: Block) -> None:
 
 def test_the_quickstart_from_an_empty_folder_to_a_granted_reward(tmp_path: Path) -> None:
     blocks = [*pages.blocks("quickstart.md")]
-    real = next(number for number, block in enumerate(blocks) if "os.environ" in block.text)
+    real = next(number for number, block in enumerate(blocks) if "https://mmolove.com/r/your-server" in block.text)
     accepted_after = None
     with ExitStack() as stack:
         reader = Reader(tmp_path, stack)
@@ -240,6 +240,6 @@ def test_the_settings_for_the_real_mmolove(
     run: Callable[..., dict[str, Any]], settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MMOLOVE_REFERRAL_SECRET", "from-the-dashboard")
-    settings.MMOLOVE_REFERRAL = run(code("quickstart.md", "os.environ"), os=os)["MMOLOVE_REFERRAL"]
+    settings.MMOLOVE_REFERRAL = run(code("quickstart.md", "https://mmolove.com/r/your-server"))["MMOLOVE_REFERRAL"]
     assert conf.problems() == []
     assert conf.server("default").credentials().endpoint == "https://mmolove.com/api/referral/events"
