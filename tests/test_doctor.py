@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -331,7 +332,9 @@ def test_celery_whose_broker_nobody_started(alive: None, celery_app: Celery) -> 
 def test_celery_whose_broker_has_no_client_library(
     alive: None, celery_app: Celery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kombu.transport.redis.redis", None)
+    # As if it were not installed, where it is.
+    monkeypatch.setitem(sys.modules, "redis", None)
+    monkeypatch.delitem(sys.modules, "kombu.transport.redis", raising=False)
     app = Celery("portal", broker="redis://:sesame@127.0.0.1:9/0", set_as_current=False)
     monkeypatch.setattr(dispatch.celery, "app", app)
     found = findings()["celery.unreachable"]
