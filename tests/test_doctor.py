@@ -335,6 +335,7 @@ def test_celery_whose_broker_has_no_client_library(
     # As if it were not installed, where it is.
     monkeypatch.setitem(sys.modules, "redis", None)
     monkeypatch.delitem(sys.modules, "kombu.transport.redis", raising=False)
+    monkeypatch.setattr("kombu.transport._transport_cache", {})
     app = Celery("portal", broker="redis://:sesame@127.0.0.1:9/0", set_as_current=False)
     monkeypatch.setattr(dispatch.celery, "app", app)
     found = findings()["celery.unreachable"]
