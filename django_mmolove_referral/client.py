@@ -12,7 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from . import protocol
-from .protocol import DEFAULT_ENDPOINT, SIGNATURE_HEADER, Answer, Blot, Credentials, Kind, Secret, Verdict
+from .masking import Blot, printable
+from .protocol import DEFAULT_ENDPOINT, SIGNATURE_HEADER, Answer, Credentials, Kind, Secret, Verdict
 from .transport import Transport
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def exchange(
             test=test,
         )
         if 300 <= reply.status < 400:
-            location = protocol.printable(blot.text(reply.headers.get("Location", "")))
+            location = printable(blot.text(reply.headers.get("Location", "")))
         if location:
             told = f"HTTP {reply.status} redirects to {location}: set ENDPOINT to the final address"
             answer = replace(answer, error=told)

@@ -16,9 +16,9 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from functools import lru_cache
-from html import escape
 from typing import Any, NoReturn
-from urllib.parse import quote
+
+from .masking import printable
 
 DEFAULT_ENDPOINT = "https://mmolove.com/api/referral/events"
 SIGNATURE_HEADER = "X-MMOLove-Signature"
@@ -31,8 +31,7 @@ KEY_ID = re.compile(r"[!-+\--~]{1,128}")
 
 _LATER = frozenset({408, 425, 429})
 _SIGNATURE = re.compile(rf"t=(?P<t>0|[1-9][0-9]{{0,11}}),v1=sha256=(?P<mac>[0-9a-f]{{64}})(?:,kid={KEY_ID.pattern})?")
-_PLAIN = re.compile(r"[\w.~-]*", re.ASCII)
-_KEPT_FIELDS, _KEPT_LENGTH = 20, 500
+_KEPT_FIELDS = 20
 
 
 class Kind(str, Enum):
@@ -275,53 +274,6 @@ def _clean(parsed: dict[str, Any]) -> dict[str, str | int | float | bool | None]
         ):
             kept[printable(key)] = value
     return kept
-
-
-def printable(text: str, limit: int = _KEPT_LENGTH) -> str:
-    """``text`` in one line without control characters or lone surrogates, at most ``limit`` long."""
-    text = text[:limit]
-    if text.isprintable():
-        return text
-    safe = text.encode("utf-8", "replace").decode()
-    return "".join(char if char.isprintable() else " " for char in safe)
-
-
-def masked(text: str, token: str) -> str:
-    """``text`` with the token blotted out."""
-    for spelling in _spellings(token):
-        text = text.replace(spelling, mask(token))
-    return text
-
-
-def _spellings(token: str) -> tuple[str, ...]:
-    """The token as JSON, HTML and URLs write it, the longest first: most have nothing that is written otherwise."""
-    if _PLAIN.fullmatch(token):
-        return (token,) if token else ()
-    quoted = json.dumps(token)[1:-1]
-    spellings = {token, quoted, quoted.replace("/", r"\/"), escape(token), quote(token, safe="")}
-    return tuple(sorted(spellings, key=len, reverse=True))
-
-
-class Blot:
-    """Blots a token out of what a peer sent back, and shows it in no ``repr`` and traceback itself."""
-
-    __slots__ = ("_token",)
-
-    def __init__(self, token: str = "") -> None:
-        self._token = token
-
-    def text(self, text: str) -> str:
-        return masked(text, self._token)
-
-    def body(self, body: bytes) -> bytes:
-        for spelling in _spellings(self._token):
-            body = body.replace(spelling.encode(), mask(self._token).encode())
-        return body
-
-
-def mask(token: str) -> str:
-    """Enough of a token to recognise it by, too little to use it."""
-    return f"{token[:4]}…{token[-2:]}" if len(token) >= 16 else "…"
 
 
 def _describe(status: int, fields: dict[str, str | int | float | bool | None], body: bytes, *, html: bool) -> str:

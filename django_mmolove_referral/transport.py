@@ -20,7 +20,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_p
 from urllib3.exceptions import HTTPError, InvalidHeader
 from urllib3.util import parse_url
 
-from .protocol import printable
+from .masking import printable
 from .sockets import POOLS, Exchange, Fault, Pool, Stage, current, reason, tls_context
 
 if TYPE_CHECKING:

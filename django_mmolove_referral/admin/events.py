@@ -18,8 +18,8 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import advice
 from ..delivery.operate import cancel, hurry, may_cancel, may_redeliver, redeliver
+from ..masking import masked
 from ..models import OutboundEvent, ServerHealth
-from ..protocol import masked
 from .base import LogAdmin, badge, blanked, explained, linked, linked_events
 from .filters import EventsNeedingAttention, KindFilter, PeriodFilter, ServerFilter, StateFilter, StatusFilter
 from .operations import Operable, Operation

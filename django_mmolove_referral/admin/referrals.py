@@ -13,8 +13,9 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import advice
 from ..lifecycle import mark_qualified
+from ..masking import mask
 from ..models import OutboundEvent, Referral
-from ..protocol import Kind, mask
+from ..protocol import Kind
 from .base import LogAdmin, ReadOnly, TabularInline, badge, blanked, explained, linked, unknown
 from .filters import ServerFilter, StateFilter
 from .operations import Operable, Operation

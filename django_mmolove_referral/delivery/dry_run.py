@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from .. import protocol
 from ..client import Attempt
 from ..conf import conf
+from ..masking import masked
 from . import dispatch, health
 from .claim import Subject, probe_subject
 from .lane import lane, transport
@@ -50,7 +51,7 @@ def dry_run(server: str, *, using: str | None, wake: bool = True) -> DryRun:
         server=server,
         endpoint=credentials.endpoint,
         signature=protocol.sign(credentials.secret, probed.body, attempt.signed_at, credentials.key_id),
-        body=protocol.masked(probed.body.decode(), subject.token),
+        body=masked(probed.body.decode(), subject.token),
         attempt=attempt,
         answer=attempt.body.decode("utf-8", "replace")[:4096],
         passed=probed.result is Probe.PASSED,

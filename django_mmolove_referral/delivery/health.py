@@ -16,8 +16,8 @@ from django.dispatch import Signal
 from .. import signals
 from ..clock import DatabaseNow
 from ..conf import conf
+from ..masking import printable
 from ..models import OutboundEvent, ServerHealth
-from ..protocol import printable
 from .retry import retried
 from .schedule import ahead
 

@@ -13,8 +13,9 @@ from .. import signals
 from ..clock import DatabaseNow
 from ..conf import conf
 from ..logs import over, trouble
+from ..masking import printable
 from ..models import OutboundEvent, Referral, Reward
-from ..protocol import Kind, printable
+from ..protocol import Kind
 from .retry import retried, retrying
 from .schedule import after_reward_failure, ahead
 

@@ -12,7 +12,8 @@ from enum import Enum
 
 from .. import protocol
 from ..client import Attempt, exchange
-from ..protocol import Blot, Credentials, Kind, Verdict
+from ..masking import Blot
+from ..protocol import Credentials, Kind, Verdict
 from ..transport import Transport
 from .claim import Claimed, Subject
 

@@ -23,8 +23,9 @@ from .. import signals
 from ..client import Attempt
 from ..clock import DatabaseNow
 from ..logs import over, trouble
+from ..masking import masked
 from ..models import DeliveryAttempt, OutboundEvent, Referral, Reward
-from ..protocol import Kind, Outcome, Verdict, masked
+from ..protocol import Kind, Outcome, Verdict
 from . import order, schedule
 from .blank import gist, named_fields
 from .retry import retrying

@@ -14,8 +14,8 @@ from django.db import DatabaseError, InterfaceError, router
 from django.utils.translation import gettext as _
 
 from ..conf import ConfigError, Server, conf
+from ..masking import printable
 from ..models import OutboundEvent
-from ..protocol import printable
 from . import broker, delivery, endpoint, installation
 from .finding import Finding, Severity, error
 from .signs import Signs

@@ -11,7 +11,7 @@ from kombu.utils.url import maybe_sanitize_url
 from .. import checks
 from ..conf import ConfigError, conf
 from ..delivery.dispatch import DELIVER_TASK, celery
-from ..protocol import printable
+from ..masking import printable
 from .finding import Finding, error, ok
 
 if TYPE_CHECKING:

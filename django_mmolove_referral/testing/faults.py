@@ -7,7 +7,7 @@ from typing import Any
 
 from ..client import ReferralClient
 from ..conf import DEFAULT_SERVER, conf
-from ..protocol import printable
+from ..masking import printable
 from ..sandbox import Fault, only_real
 from .evidence import Evidence
 

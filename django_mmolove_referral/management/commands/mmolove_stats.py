@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandParser
 from ... import stats
 from ...advice import when
 from ...doctor import needs
-from ...protocol import printable
+from ...masking import printable
 
 
 class Command(BaseCommand):
