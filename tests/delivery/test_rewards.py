@@ -18,7 +18,7 @@ from django_mmolove_referral.models import Referral, Reward
 from django_mmolove_referral.sandbox.core import Sandbox
 from tests.clock import let_pass
 from tests.conftest import Granted, Table
-from tests.factories import RewardFactory
+from tests.factories import RewardFactory, UserFactory
 from tests.portal import create
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -118,14 +118,14 @@ def test_without_a_receiver_a_loop_sleeps_although_a_reward_is_due(
 
 
 def test_a_process_without_a_receiver_puts_no_reward_off_for_one_that_has_it(
-    qualified: Any, drain: Drain, table: Table, granted: Granted, sign_up: Callable[..., Any]
+    qualified: Any, drain: Drain, granted: Granted
 ) -> None:
     """More of them than are looked at in one go, and some that failed before."""
     granted.fail = RuntimeError("the economy is closed")
     drain()
     let_pass(60)
-    RewardFactory.create_batch(rewards.BATCH + 5)
-    Referral.objects.exclude(pk=table.event("qualified").referral_id).update(state="qualified")
+    for number in range(rewards.BATCH + 5):
+        RewardFactory.create(referral__user=UserFactory.create(name=f"friend{number}@example.com"))
     signals.referral_qualified.disconnect(granted.receive)
     before = dict(Reward.objects.values_list("pk", "due_at"))
     with CaptureQueriesContext(connection) as queries:
