@@ -13,10 +13,11 @@ from django.utils.translation import gettext as _
 
 from .conf import SETTING, ConfigError, Server, conf
 from .delivery.dry_run import DryRun
+from .delivery.rewards import NO_RECEIVER
 from .delivery.send import CLOCKS_AGREE
 from .models import DeliveryAttempt, OutboundEvent, Referral, Reward, ServerHealth
 from .protocol import DEFAULT_ENDPOINT, Kind, parse_object
-from .servers import ENVIRONMENT
+from .servers import ENVIRONMENT, LOOPBACK
 from .sockets import Stage, stage_of
 
 
@@ -217,9 +218,20 @@ def of_reward(reward: Reward) -> Advice:
         return Advice(_("It has been granted (%s).") % when(reward.granted_at), _("Nothing is to be done."))
     if reward.state == Reward.State.CANCELLED:
         return Advice(_("The referral ended without a reward before it was granted."), _("Nothing is to be done."))
-    if reward.last_error:
+    if reward.last_error == NO_RECEIVER:
         return Advice(
-            _("It could not be granted: %s.") % reward.last_error.rstrip("."),
+            _("It could not be granted: %s.") % _(NO_RECEIVER).rstrip("."),
+            _("Restart what delivers once one is connected: the next delivery run of a process that has it grants it."),
+        )
+    if reward.last_error:
+        cause = _("It could not be granted: %s.") % reward.last_error.rstrip(".")
+        if reward.due_at <= timezone.now():
+            return Advice(
+                cause,
+                _("The next delivery run tries it again. If it fails again, mend the receiver of referral_qualified."),
+            )
+        return Advice(
+            cause,
             _("Mend the receiver of referral_qualified. It is tried again by itself (%s), or at once with “Retry now”.")
             % when(reward.due_at),
         )
@@ -305,7 +317,10 @@ def _of_silence(where: str, host: str, error: str, *, again: bool) -> Advice:
         ),
         Stage.AUTHORITIES: _("Set MMOLOVE_REFERRAL['VERIFY'] to True, or to a file of CA certificates that is there."),
     }
-    otherwise = _("Check that this machine reaches %(host)s (firewall, proxy, DNS).")
+    if host in LOOPBACK:
+        otherwise = _("It is on this machine: is python manage.py mmolove_sandbox running, on that port?")
+    else:
+        otherwise = _("Check that this machine reaches %(host)s (firewall, proxy, DNS).")
     stage = stage_of(error)
     cure = (cures.get(stage, otherwise) if stage else otherwise) % {"host": host, "where": where}
     if again and stage is not Stage.AUTHORITIES:

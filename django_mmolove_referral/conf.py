@@ -16,7 +16,7 @@ from asgiref.sync import iscoroutinefunction
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
-from .options import SETTING, ConfigError, Options, masked, unknown_keys
+from .options import SETTING, ConfigError, Options, UnknownServerError, masked, unknown_keys
 from .servers import ENVIRONMENT, SERVER_KEYS, Server
 
 __all__ = ["ALIAS_LENGTH", "DEFAULT_SERVER", "KEYS", "SETTING", "ConfigError", "Server", "conf"]
@@ -68,7 +68,8 @@ class Settings(Options):
             return self.servers[alias]
         except KeyError:
             known = ", ".join(map(repr, self.servers))
-            raise ConfigError(f"There is no server {alias!r} in {SETTING}['SERVERS']; there is {known}.") from None
+            text = f"There is no server {alias!r} in {SETTING}['SERVERS']; there is {known}."
+            raise UnknownServerError(text) from None
 
     @cached_property
     def resolve_server(self) -> Callable[..., Any] | None:

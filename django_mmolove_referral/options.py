@@ -25,6 +25,10 @@ class MissingError(ConfigError):
     """A setting that has to be there is not."""
 
 
+class UnknownServerError(ConfigError):
+    """An alias that the settings do not have."""
+
+
 class InsecureError(ConfigError):
     """A setting would send signed events where others can read them."""
 

@@ -14,7 +14,7 @@ from .protocol import DEFAULT_ENDPOINT, KEY_ID, Credentials, Secret
 
 SERVER_KEYS = ("SERVER_ID", "SECRET", "KEY_ID", "ENDPOINT", "SHARE_URL")
 ENVIRONMENT = {"SERVER_ID": "MMOLOVE_SERVER_ID", "SECRET": "MMOLOVE_REFERRAL_SECRET"}
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,15 @@ class Server:
         return value if isinstance(value, Secret) else Secret("")
 
     @property
+    def usable(self) -> bool:
+        """Whether its credentials can be had: without them nothing is delivered to it."""
+        try:
+            self.credentials()
+        except ConfigError:
+            return False
+        return True
+
+    @property
     def endpoint(self) -> str:
         """Where its events go. Raises :class:`ConfigError`."""
         value = self._raw.get("ENDPOINT") or DEFAULT_ENDPOINT
@@ -74,8 +83,7 @@ class Server:
     @property
     def on_this_machine(self) -> bool:
         """Whether its endpoint is, as a sandbox's is: nobody else hears what is sent there."""
-        parts = _split(self._raw.get("ENDPOINT"))
-        return parts is not None and parts.hostname in _LOOPBACK
+        return on_this_machine(self._raw.get("ENDPOINT"))
 
     def unknown_keys(self) -> list[str]:
         """What stands there and means nothing, one sentence each."""
@@ -83,7 +91,7 @@ class Server:
 
     def _server_id(self) -> str:
         if not self.server_id:
-            raise self._error("SERVER_ID", "must be the server's id from the MMOLove dashboard", MissingError)
+            raise self._missing("SERVER_ID", "the server's id")
         return self.server_id
 
     def _secret(self) -> Secret:
@@ -93,12 +101,15 @@ class Server:
                 value = as_secret(value())
             except Exception as error:  # noqa: BLE001  # without its cause: that one's text may hold the secret
                 raise self._error("SECRET", f"is a callable that raised {type(error).__name__}") from None
+            if not value:
+                raise self._error(
+                    "SECRET",
+                    "is a callable that returned none. Have it return the referral secret from the MMOLove dashboard, "
+                    "as a string",
+                    MissingError,
+                )
         if not value:
-            raise self._error(
-                "SECRET",
-                "must be the referral secret from the MMOLove dashboard, or a callable that returns it",
-                MissingError,
-            )
+            raise self._missing("SECRET", "the referral secret")
         return as_secret(value)
 
     def _key_id(self) -> str:
@@ -107,10 +118,21 @@ class Server:
             raise self._error("KEY_ID", "must be printable ASCII without spaces and commas")
         return value
 
+    def _missing(self, key: str, what: str) -> MissingError:
+        # The environment names the default server only.
+        otherwise = f", or into the environment variable {ENVIRONMENT[key]}" if self.setting == SETTING else ""
+        return MissingError(
+            f"{self.setting}[{key!r}] is missing. Put {what} from the MMOLove dashboard there, as a string{otherwise}."
+        )
+
     def _error(self, key: str, what: str, kind: type[ConfigError] = ConfigError) -> ConfigError:
-        in_environment = kind is MissingError and self.setting == SETTING  # which names the default server only
-        hint = f", or set the environment variable {ENVIRONMENT[key]}" if in_environment else ""
-        return kind(f"{self.setting}[{key!r}] {what}{hint}.")
+        return kind(f"{self.setting}[{key!r}] {what}.")
+
+
+def on_this_machine(url: object) -> bool:
+    """Whether ``url`` leads to this machine only."""
+    parts = _split(url)
+    return parts is not None and parts.hostname in LOOPBACK
 
 
 def _split(url: object) -> SplitResult | None:

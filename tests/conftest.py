@@ -53,6 +53,12 @@ def configure(settings: Any) -> Callable[..., None]:
 
 
 @pytest.fixture
+def debugging(settings: Any) -> None:
+    """A developer's machine, where an endpoint of this machine is nothing to be told about."""
+    settings.DEBUG = True
+
+
+@pytest.fixture
 def celery_app(configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
     """A portal that delivers by Celery: its app, with a broker that nobody asks and a beat that does nothing yet."""
     configure(DISPATCH="celery")

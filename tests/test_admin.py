@@ -292,7 +292,7 @@ def test_a_server_without_credentials_is_shown_as_such(owner: Client, configure:
     configure(SECRET="")
     html = page(owner, "serverhealth_changelist")
     assert "not configured" in html
-    assert "MMOLOVE_REFERRAL[&#x27;SECRET&#x27;] must be" in html
+    assert "MMOLOVE_REFERRAL[&#x27;SECRET&#x27;] is missing." in html
 
 
 def test_broken_settings_are_named_on_the_page(owner: Client, settings: Any) -> None:

@@ -222,7 +222,7 @@ REFUSED = [
     ("redeliver", {"state": "cancelled", "reason": "expired"}),
     ("redeliver", {"state": "rejected", "body": b""}),
     ("cancel", {"state": "accepted"}),
-    ("cancel", {"state": "rejected"}),
+    ("cancel", {"state": "cancelled", "reason": "operator"}),
     ("cancel", {"state": "pending", "claim": uuid4(), "due_at": timezone.now() + timedelta(hours=1)}),
 ]
 

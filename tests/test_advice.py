@@ -21,19 +21,22 @@ from django_mmolove_referral.protocol import Answer, Verdict
 NOTHING = "Nothing is to be done."
 BLANKED = "Nothing is to be done: its token and body have been blanked, and nothing can be sent any more."
 BY_ITSELF = "Nothing is to be done: it is tried again by itself."
+SANDBOX = (
+    "It is on this machine: is python manage.py mmolove_sandbox running, on that port? It is tried again by itself."
+)
 ANSWERS: list[tuple[int, str, str, str]] = [
     (200, "", "MMOLove accepted it.", NOTHING),
     (
         0,
         "no answer from mmolove.com within 15 s",
         "No complete answer came from MMOLove: no answer from mmolove.com within 15 s.",
-        "Check that this machine reaches 127.0.0.1 (firewall, proxy, DNS). It is tried again by itself.",
+        SANDBOX,
     ),
     (
         0,
         "could not resolve the name mmolove.com: name or service not known",
         "No complete answer came from MMOLove: could not resolve the name mmolove.com: name or service not known.",
-        "Check that this machine reaches 127.0.0.1 (firewall, proxy, DNS). It is tried again by itself.",
+        SANDBOX,
     ),
     (
         0,
@@ -289,7 +292,7 @@ STATES: list[tuple[OutboundEvent, str, str]] = [
             "It was tried for the whole retry schedule, in vain. The last time: No complete answer came from MMOLove: no "
             "answer from mmolove.com within 15 s."
         ),
-        "Check that this machine reaches 127.0.0.1 (firewall, proxy, DNS). Then redeliver this event.",
+        "It is on this machine: is python manage.py mmolove_sandbox running, on that port? Then redeliver this event.",
     ),
     (
         event("pending"),
@@ -339,7 +342,7 @@ def test_an_event_without_credentials_names_the_key(configure: Callable[..., Non
     configure(SECRET="")
     told = advice.of_event(event("pending"), None)
     assert told.cause == "It is not sent."
-    assert told.cure.startswith("MMOLOVE_REFERRAL['SECRET'] must be")
+    assert told.cure.startswith("MMOLOVE_REFERRAL['SECRET'] is missing. ")
     assert advice.of_server(conf.server("default"), None).cause == "Nothing is delivered."
 
 
@@ -389,9 +392,16 @@ def test_a_waiting_event_says_for_what(registered: str | None, kind: str, cause:
         ),
         ({"state": "cancelled"}, "The referral ended without a reward before it was granted.", NOTHING),
         (
-            {"state": "due", "last_error": "RuntimeError: the bank is closed", "due_at": None},
+            {
+                "state": "due",
+                "last_error": "RuntimeError: the bank is closed",
+                "due_at": datetime(2130, 1, 31, 18, 30, tzinfo=timezone.utc),
+            },
             "It could not be granted: RuntimeError: the bank is closed.",
-            "Mend the receiver of referral_qualified. It is tried again by itself (-), or at once with “Retry now”.",
+            (
+                "Mend the receiver of referral_qualified. It is tried again by itself (Jan. 31, 2130, 6:30 p.m.), or at "
+                "once with “Retry now”."
+            ),
         ),
         (
             {"state": "due"},
@@ -506,3 +516,11 @@ def test_every_state_has_words_of_its_own() -> None:
 def test_every_reason_for_a_cancellation_is_named(reason: OutboundEvent.Reason) -> None:
     cause = advice.of_event(event("cancelled", reason=reason.value), None).cause
     assert cause == "A member of staff cancelled it." or cause == f"It was cancelled: {reason.label}."
+
+
+def test_what_does_not_answer_elsewhere_is_reached_or_not(configure: Callable[..., None]) -> None:
+    configure(ENDPOINT="https://mmolove.com/api/referral/events")
+    told = advice.of_answer("default", 0, "could not connect to mmolove.com:443: connection refused", None)
+    assert told.cure == (
+        "Check that this machine reaches mmolove.com (firewall, proxy, DNS). It is tried again by itself."
+    )

@@ -319,12 +319,16 @@ def test_the_secret_may_be_a_callable_that_is_asked_each_time(answer: object) ->
 
 
 MISSING_ID = (
-    "MMOLOVE_REFERRAL['SERVER_ID'] must be the server's id from the MMOLove dashboard, "
-    "or set the environment variable MMOLOVE_SERVER_ID."
+    "MMOLOVE_REFERRAL['SERVER_ID'] is missing. Put the server's id from the MMOLove dashboard there, as a string, "
+    "or into the environment variable MMOLOVE_SERVER_ID."
 )
 MISSING_SECRET = (
-    "MMOLOVE_REFERRAL['SECRET'] must be the referral secret from the MMOLove dashboard, or a callable that returns it, "
-    "or set the environment variable MMOLOVE_REFERRAL_SECRET."
+    "MMOLOVE_REFERRAL['SECRET'] is missing. Put the referral secret from the MMOLove dashboard there, as a string, "
+    "or into the environment variable MMOLOVE_REFERRAL_SECRET."
+)
+NO_SECRET_RETURNED = (
+    "MMOLOVE_REFERRAL['SECRET'] is a callable that returned none. Have it return the referral secret from the MMOLove "
+    "dashboard, as a string."
 )
 NO_ENDPOINT = 'must be a URL such as "https://mmolove.com/api/referral/events"'
 NO_SHARE_URL = 'must be a URL such as "https://mmolove.com/r/your-server"'
@@ -339,12 +343,20 @@ def test_a_missing_server_id_is_an_error_that_says_where_it_may_stand(value: obj
         assert conf.problems() == [MISSING_ID]
 
 
-@pytest.mark.parametrize("value", [None, "", "  ", 5, HIDDEN.encode(), Secret(""), [HIDDEN], lambda: "", lambda: None])
+@pytest.mark.parametrize("value", [None, "", "  ", 5, HIDDEN.encode(), Secret(""), [HIDDEN]])
 def test_a_missing_secret_is_an_error_that_says_where_it_may_stand(value: object) -> None:
     with configured({"SERVER_ID": "srv_1", "SECRET": value}):
         with refused(MISSING_SECRET):
             conf.server("default").credentials()
         assert conf.problems() == [MISSING_SECRET]
+
+
+@pytest.mark.parametrize("value", [None, "", b"bytes"])
+def test_a_callable_that_returns_no_secret_is_told_what_to_return(value: object) -> None:
+    with configured({"SERVER_ID": "srv_1", "SECRET": lambda: value}):
+        with refused(NO_SECRET_RETURNED):
+            conf.server("default").credentials()
+        assert conf.problems() == [NO_SECRET_RETURNED]
 
 
 def test_a_callable_for_the_secret_that_raises_is_an_error_without_its_words() -> None:
@@ -494,7 +506,7 @@ def test_the_errors_of_a_server_name_its_place() -> None:
     servers = {"eu": {"ENDPOINT": "x", "SHARE_URL": "y"}, "us": {**FULL, "KEY_ID": "a b"}}
     with configured({**FULL, "SERVERS": servers}):
         assert conf.problems() == [
-            f"{where}['SERVER_ID'] must be the server's id from the MMOLove dashboard.",
+            f"{where}['SERVER_ID'] is missing. Put the server's id from the MMOLove dashboard there, as a string.",
             f"{where}['SHARE_URL'] {NO_SHARE_URL}.",
             "MMOLOVE_REFERRAL['SERVERS']['us']['KEY_ID'] must be printable ASCII without spaces and commas.",
         ]

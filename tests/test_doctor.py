@@ -28,6 +28,7 @@ from django_mmolove_referral import advice, attach_referral, doctor, tasks
 from django_mmolove_referral.conf import conf
 from django_mmolove_referral.delivery import dispatch, health, life
 from django_mmolove_referral.delivery.dry_run import dry_run
+from django_mmolove_referral.delivery.rewards import NO_RECEIVER
 from django_mmolove_referral.doctor import needs
 from django_mmolove_referral.models import Heartbeat, OutboundEvent, Referral, Reward, ServerHealth
 from django_mmolove_referral.sandbox.core import Sandbox
@@ -41,7 +42,7 @@ from tests.portal import create
 Configure = Callable[..., None]
 Found = dict[str, dict[str, Any]]
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("debugging")]
 
 HOST = socket.gethostname()
 HEALTHY = {
@@ -188,8 +189,8 @@ def test_missing_settings(settings: Any, monkeypatch: pytest.MonkeyPatch, grante
     found = findings()
     assert found["settings.missing"]["severity"] == "error"
     assert found["settings.missing"]["seen"] == (
-        "MMOLOVE_REFERRAL['SERVER_ID'] must be the server's id from the MMOLove dashboard, "
-        "or set the environment variable MMOLOVE_SERVER_ID."
+        "MMOLOVE_REFERRAL['SERVER_ID'] is missing. Put the server's id from the MMOLove dashboard there, as a string, "
+        "or into the environment variable MMOLOVE_SERVER_ID."
     )
     assert "settings.ok" not in found
     assert "dry_run.passed" not in found
@@ -298,12 +299,16 @@ def test_a_placeholder_is_not_complete(alive: None, configure: Configure) -> Non
     assert "settings.ok" not in found
 
 
-def test_what_only_matters_in_production(alive: None, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_only_matters_in_production(
+    alive: None, settings: Any, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(SHARE_URL="https://mmolove.example/r/srv_test")
     sandbox_pages = path("sandbox/", include("django_mmolove_referral.sandbox.urls"))
     settings.ROOT_URLCONF = type("Urls", (), {"urlpatterns": [*portal.urlpatterns, sandbox_pages]})
     monkeypatch.setitem(connection.settings_dict, "OPTIONS", {})
     of_sqlite = {"database.readers_first": "warning"} if connection.vendor == "sqlite" else {}
-    assert wrong() == {"sandbox.public": "warning", **of_sqlite}
+    settings.DEBUG = False
+    assert wrong() == {"sandbox.public": "warning", "sandbox.configured": "warning", **of_sqlite}
     settings.DEBUG = True
     assert wrong() == {}
 
@@ -341,6 +346,17 @@ def test_celery_whose_broker_has_no_client_library(
     found = findings()["celery.unreachable"]
     assert "edis" in found["seen"].partition("cannot be reached")[2]
     assert "sesame" not in found["seen"]
+
+
+def test_a_worker_without_the_secret_is_not_alive(
+    granted: Granted, sandbox: Sandbox, configure: Callable[..., None]
+) -> None:
+    configure(SECRET="")
+    call_command("mmolove_deliver", "--once", stdout=StringIO(), stderr=StringIO())
+    configure(SECRET=SECRET)  # the shell in which the doctor runs has it
+    found = findings()
+    assert found["dispatcher.silent"]["seen"] == "Nothing has ever delivered here (DISPATCH = 'manual')."
+    assert "“Nothing is delivered”" in found["dispatcher.silent"]["cure"]
 
 
 def test_unverified_tls_is_pointed_out(alive: None, configure: Callable[..., None]) -> None:
@@ -677,7 +693,16 @@ def test_a_receiver_that_fails(alive: None) -> None:
         "1 reward could not be granted, because of IntegrityError: no purse."
     )
     Reward.objects.update(attempts=0)
-    assert findings()["rewards.ok"]["seen"] == "A receiver grants the rewards; 1 due."
+    assert findings()["rewards.ok"]["seen"] == "A receiver grants the rewards; 1 due, for the next delivery run."
+
+
+def test_a_receiver_that_what_delivers_does_not_have(alive: None, granted: Granted, drain: Callable[..., Any]) -> None:
+    """The doctor's process has it; the one that looked last had not."""
+    RewardFactory.create_batch(2, attempts=1, last_error=NO_RECEIVER)
+    assert wrong() == {"rewards.no_receiver": "warning"}
+    found = findings()["rewards.no_receiver"]
+    assert found["seen"].startswith("2 rewards are due, and what delivers had no receiver of referral_qualified when")
+    assert "restart what delivers" in found["cure"]
 
 
 # -- nothing breaks it off

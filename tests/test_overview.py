@@ -33,7 +33,7 @@ from .clock import let_pass
 from .conftest import Granted
 from .factories import EventFactory, ReferralFactory, RewardFactory, UserFactory
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("debugging")]
 
 MODELS = ("referral", "outboundevent", "deliveryattempt", "reward", "serverhealth")
 VIEWS = [f"view_{model}" for model in MODELS]
@@ -108,10 +108,10 @@ def test_a_missing_secret_is_a_card_that_names_the_setting(
 ) -> None:
     configure(SECRET="")
     error = (
-        "MMOLOVE_REFERRAL['SECRET'] must be the referral secret from the MMOLove dashboard, or a callable that returns "
-        "it, or set the environment variable MMOLOVE_REFERRAL_SECRET."
+        "MMOLOVE_REFERRAL['SECRET'] is missing. Put the referral secret from the MMOLove dashboard there, as a string, "
+        "or into the environment variable MMOLOVE_REFERRAL_SECRET."
     )
-    assert told() == [(error, "The documentation lists every key and what it may be: Settings (docs/settings.md).")]
+    assert told() == [(error, "“Settings” in the documentation lists every key and what it may be.")]
     page = content(owner)
     assert "not configured" in page
     assert page.count(error.replace("'", "&#x27;")) == 2  # at the top and on the card
@@ -182,9 +182,11 @@ def test_events_for_a_server_that_is_gone(granted: Granted) -> None:
                    "silent, look in the log for “Delivery stopped” (logger mmolove_referral.delivery); uWSGI needs "
                    "enable-threads = true.")),
         ("celery", ("Start a worker for the tasks mmolove_referral.*: celery -A <project> worker --queues "
-                   "celery")),
+                   "celery. If it runs, look in its log for “Nothing is delivered”: does it have the web "
+                   "process's environment?")),
         ("manual", ("Start python manage.py mmolove_deliver --loop, or have cron run python manage.py mmolove_deliver "
-                   "--once, or set MMOLOVE_REFERRAL['DISPATCH'] to 'thread'.")),
+                   "--once, or set MMOLOVE_REFERRAL['DISPATCH'] to 'thread'. If it runs, look in its log for "
+                   "“Nothing is delivered”: does it have the web process's environment?")),
     ],
 )  # fmt: skip
 def test_nothing_delivers(
@@ -216,7 +218,7 @@ def test_an_unknown_way_to_deliver(granted: Granted, configure: Configure) -> No
     let_pass(3600)
     configure(DISPATCH="pigeon")
     wrong = "MMOLOVE_REFERRAL['DISPATCH'] must be one of 'thread', 'celery', 'manual', not 'pigeon'."
-    assert told()[0] == (wrong, "The documentation lists every key and what it may be: Settings (docs/settings.md).")
+    assert told()[0] == (wrong, "“Settings” in the documentation lists every key and what it may be.")
 
 
 @pytest.mark.parametrize(
@@ -269,8 +271,8 @@ def test_nothing_is_sent_and_nothing_begins_to_deliver(
 
 def test_rewards_without_a_receiver() -> None:
     connect = (
-        "Connect a receiver to django_mmolove_referral.signals.referral_qualified in your AppConfig.ready(), as the "
-        "documentation shows: Signals (docs/signals.md)."
+        "Connect a receiver to django_mmolove_referral.signals.referral_qualified in your AppConfig.ready(), as "
+        "“Signals” in the documentation shows, and restart what delivers: what is due is granted by its next run."
     )
     assert told() == [(NO_RECEIVER, connect)]
     assert not attention("admin")[0].urgent
@@ -290,7 +292,7 @@ def test_what_failed(granted: Granted) -> None:
         return (
             f"Open one in the admin (Outbound events, state “{state}”) and do what its page says, then choose "
             f"“Redeliver now”. For all of them: python manage.py mmolove_redeliver --state {state} --server default. "
-            "What is not worth it goes with python manage.py mmolove_prune --days 90 --failed-days 90"
+            "What nothing can be made of goes from here with “Cancel”."
         )
 
     assert told() == [

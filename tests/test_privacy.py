@@ -472,7 +472,7 @@ def test_a_referrer_of_many_is_written_one_by_one(alice: Any, monkeypatch: pytes
         (["9" * 30], "pk"),
         (["x\0y", "--by", "email"], "email"),
         (["x", "--by", "shoe"], "--by shoe: the accounts ("),
-        (["x", "--by", "groups"], "have no such field; they have "),
+        (["x", "--by", "groups"], "have no such field; they have pk, id, "),
         (["x", "--by", "email__startswith"], "have no such field"),
         ([], "USER"),
     ],

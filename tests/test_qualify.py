@@ -117,8 +117,15 @@ def test_by_another_field_which_has_to_name_one_account() -> None:
 @pytest.mark.parametrize("by", ["discord_id", "groups", "mmolove_referrals", "username__contains", "", "pk__in"])
 def test_a_field_that_there_is_not_is_refused_with_those_that_there_are(by: str) -> None:
     said = Said("--by", by, "bob")
-    assert said.code == 1
-    assert said.error.startswith(f"--by takes username, pk, or another field of {get_user_model()._meta.label}: id, ")
+    assert said.code == 2
+    label = get_user_model()._meta.label
+    assert said.error == f"--by takes username, pk, or another field of {label}, such as id, username, email."
+
+
+def test_nobody_is_named_by_their_password() -> None:
+    bob = named("bob")
+    said = Said("--by", "password", bob.password)
+    assert (said.code, written()) == (2, set())
 
 
 def test_names_are_compared_exactly_whatever_the_database_does() -> None:
@@ -180,7 +187,7 @@ def test_from_both(standard_input: Callable[[bytes], None]) -> None:
 def test_nobody(standard_input: Callable[[bytes], None]) -> None:
     said = Said()
     assert (said.code, said.error) == (
-        1,
+        2,
         "Name at least one account, or give - to read them from standard input, one a line.",
     )
     standard_input(b"\n\n")
@@ -230,7 +237,7 @@ def test_an_account_on_several_servers(configure: Callable[..., None]) -> None:
     bob = named("bob")
     ReferralFactory.create(user=bob, server="eu")
     said = Said("bob")
-    assert (said.code, written()) == (1, set())
+    assert (said.code, written()) == (2, set())
     assert said.error == (
         f"The account {bob.pk} has referrals on several servers; say which with server=…: 'default', 'eu'. "
         "Say which with --server ALIAS, for all of them again: what is done already is not done twice."
@@ -239,7 +246,7 @@ def test_an_account_on_several_servers(configure: Callable[..., None]) -> None:
     assert OutboundEvent.objects.get().server == "eu"
     said = Said("bob", "--server", "atlantis")
     assert (said.code, said.error) == (
-        1,
+        2,
         "There is no server 'atlantis' in MMOLOVE_REFERRAL['SERVERS']; there is 'default', 'eu'.",
     )
 
@@ -269,5 +276,14 @@ def test_in_a_shell() -> None:
     code, out, err = shell("bob", "nobody")
     assert (code, out) == (3, counts(0, before=1, unknown=1))
     assert err.startswith("'nobody': there is no such account\nCommandError: Not every account was found")
-    assert shell()[0] == 1
+    assert shell()[0] == 2
+    assert shell("--by", "nope", "bob")[0] == 2
+    assert shell("--server", "atlantis", "bob")[0] == 2
     assert shell("--nonsense")[0] == 2
+
+
+def test_settings_that_cannot_be_read_are_no_wrong_argument(settings: Any) -> None:
+    """Somebody mends them, and the same call does it."""
+    named("bob")
+    settings.MMOLOVE_REFERRAL = {"SERVERS": 5}
+    assert Said("--server", "eu", "bob").code == 1

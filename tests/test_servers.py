@@ -510,7 +510,7 @@ def test_wrong_credentials_of_one_are_told_of_that_one(
     done = drain()
     assert done.accepted == 2
     (need,) = (need for need in needs() if need.id == "settings.missing")
-    assert need.seen.startswith("MMOLOVE_REFERRAL['SERVERS']['us']['SECRET'] must be the referral secret")
+    assert need.seen.startswith("MMOLOVE_REFERRAL['SERVERS']['us']['SECRET'] is missing. Put the referral secret")
 
 
 def test_a_refused_secret_is_not_looked_for_in_the_environment(realms: Realms, drain: Callable[..., Any]) -> None:

@@ -24,7 +24,7 @@ from django_mmolove_referral.models import DeliveryAttempt, Heartbeat, OutboundE
 from .conftest import Granted
 from .factories import EventFactory, ReferralFactory, RewardFactory, UserFactory
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("debugging")]
 
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=tz.utc)
 Came = Callable[..., Referral]
@@ -313,8 +313,8 @@ def test_json(busy: OutboundEvent, granted: Granted) -> None:
                 "probe_at": None,
                 "clock_skew_seconds": 0.0,
                 "open": 0,
-                "problem": "MMOLOVE_REFERRAL['SERVERS']['eu']['SECRET'] must be the referral secret from the MMOLove "
-                "dashboard, or a callable that returns it.",
+                "problem": "MMOLOVE_REFERRAL['SERVERS']['eu']['SECRET'] is missing. Put the referral secret from the "
+                "MMOLove dashboard there, as a string.",
             },
         ],
         "problem": "",
@@ -328,20 +328,19 @@ def test_text(busy: OutboundEvent, granted: Granted) -> None:
         run()
         == f"""\
 Needs attention:
-- settings.missing: MMOLOVE_REFERRAL['SERVERS']['eu']['SECRET'] must be the referral secret from the MMOLove \
-dashboard, or a callable that returns it. The documentation lists every key and what it may be: Settings \
-(docs/settings.md).
+- settings.missing: MMOLOVE_REFERRAL['SERVERS']['eu']['SECRET'] is missing. Put the referral secret from the MMOLove \
+dashboard there, as a string. “Settings” in the documentation lists every key and what it may be.
 - dispatcher.silent: Nothing has ever delivered here (DISPATCH = 'manual'). Start python manage.py \
 mmolove_deliver --loop, or have cron run python manage.py mmolove_deliver --once, or set \
-MMOLOVE_REFERRAL['DISPATCH'] to 'thread'.
+MMOLOVE_REFERRAL['DISPATCH'] to 'thread'. If it runs, look in its log for “Nothing is delivered”: does it have the \
+web process's environment?
 - rewards.failing: 1 reward could not be granted, because of ValueError: no. Mend the receiver of \
 referral_qualified; they are tried again by themselves, or with “Retry reward”.
 - backlog.old: 1 event is to be sent, due for 30 minutes. Do what is said of what delivers (dispatcher.…); or \
 send them now: python manage.py mmolove_deliver --once
 - events.rejected: 1 event was rejected by MMOLove. Open one in the admin (Outbound events, state “rejected”) \
 and do what its page says, then choose “Redeliver now”. For all of them: python manage.py mmolove_redeliver \
---state rejected --server default. What is \
-not worth it goes with python manage.py mmolove_prune --days 90 --failed-days 90
+--state rejected --server default. What nothing can be made of goes from here with “Cancel”.
 - clock.skew: The clock of web-1 is 61 s behind MMOLove's. Have that host's clock set by NTP.
 Since Oct. 22, 2026, midnight (UTC):
   captured    2, 100 %
@@ -355,8 +354,8 @@ Now:
   rewards     1 due, 1 could not be granted
   answer time median 80 ms, 95 % within 120 ms (last 2)
   server      default: open
-  server      eu: MMOLOVE_REFERRAL['SERVERS']['eu']['SECRET'] must be the referral secret from the MMOLove dashboard, \
-or a callable that returns it.
+  server      eu: MMOLOVE_REFERRAL['SERVERS']['eu']['SECRET'] is missing. Put the referral secret from the MMOLove \
+dashboard there, as a string.
 Top referrers (captured, qualified, rewarded):
   alice@example.com: 1, 1, 0
 """

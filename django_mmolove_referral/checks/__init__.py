@@ -14,7 +14,7 @@ from .accounts import check_accounts
 from .capture import CACHE, MIDDLEWARE, SESSION, check_middleware, check_names, check_sessions, check_volatile_sessions
 from .delivery import check_celery, check_receiver, check_sqlite, check_sweep, no_receiver
 from .pages import check_sandbox, check_share_links, no_join_page, no_share_url
-from .servers import check_placeholders, check_same_servers, check_settings, check_verify
+from .servers import check_placeholders, check_same_servers, check_settings, check_this_machine, check_verify
 
 __all__ = [
     "CACHE",
@@ -34,6 +34,7 @@ __all__ = [
     "check_share_links",
     "check_sqlite",
     "check_sweep",
+    "check_this_machine",
     "check_verify",
     "check_volatile_sessions",
     "no_join_page",
@@ -58,7 +59,7 @@ ALWAYS = (
     check_celery,
     check_sweep,
 )
-IN_PRODUCTION = (check_verify, check_volatile_sessions, check_sqlite, check_sandbox)
+IN_PRODUCTION = (check_verify, check_volatile_sessions, check_sqlite, check_sandbox, check_this_machine)
 
 
 def register() -> None:

@@ -25,8 +25,8 @@ def check_receiver(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
 
 def no_receiver() -> CheckMessage:
     hint = _(
-        "Connect a receiver to django_mmolove_referral.signals.referral_qualified in your AppConfig.ready(), as the "
-        "documentation shows: Signals (docs/signals.md)."
+        "Connect a receiver to django_mmolove_referral.signals.referral_qualified in your AppConfig.ready(), as "
+        "“Signals” in the documentation shows, and restart what delivers: what is due is granted by its next run."
     )
     return warning(14, _(NO_RECEIVER), hint)
 

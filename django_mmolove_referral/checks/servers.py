@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.core.checks import CheckMessage
 from django.utils.translation import gettext as _
 
 from ..conf import SETTING, ConfigError, Server, conf
 from ..options import InsecureError
+from ..servers import on_this_machine
 from .message import configured_servers, warning
 
 SHORTEST = 8
@@ -26,6 +28,9 @@ _SECRET = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
+_QUICKSTART = re.compile(r"my-server|for-the-sandbox-only")
+"""The values of the quickstart, which are good for the sandbox and for nothing that players meet."""
+
 
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """W001, and W008 for what could be overheard."""
@@ -35,22 +40,22 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
             hint = _("Use https. Plain http is for a sandbox on this machine (http://127.0.0.1:…), or for DEBUG.")
             found.append(warning(8, str(error), hint))
         else:
-            hint = _("The documentation lists every key and what it may be: Settings (docs/settings.md).")
+            hint = _("“Settings” in the documentation lists every key and what it may be.")
             found.append(warning(1, str(error), hint))
     return found
 
 
 def check_placeholders(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """W009. The sandbox takes any secret."""
+    """W009. The sandbox takes any; but outside DEBUG the quickstart's are out of place even there."""
     found = []
+    always = () if settings.DEBUG else (_QUICKSTART,)
     for server in configured_servers():
-        if server.on_this_machine:
-            continue
-        if _ID.fullmatch(server.server_id):
+        ids, secrets = (always, always) if server.on_this_machine else ((*always, _ID), (*always, _SECRET))
+        if any(pattern.fullmatch(server.server_id) for pattern in ids):
             text = _("%(setting)s['SERVER_ID'] = '%(id)s' is a placeholder: MMOLove knows no such server.")
             hint = _("Put the server's id there, from the MMOLove dashboard.")
             found.append(warning(9, text % {"setting": server.setting, "id": server.server_id}, hint))
-        if server.written_secret.matches(_SECRET):
+        if any(map(server.written_secret.matches, secrets)):
             text = _("%s['SECRET'] looks like a placeholder: MMOLove will refuse every event that it signs.")
             hint = _("Generate the referral secret in the MMOLove dashboard (it is shown once) and put it there.")
             found.append(warning(9, text % server.setting, hint))
@@ -88,3 +93,32 @@ def check_verify(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list
     text = _("%s['VERIFY'] is False: anybody between here and MMOLove can answer in its place.") % SETTING
     hint = _("Remove %s['VERIFY'], or set it to the path of your own CA's certificates.") % SETTING
     return [warning(22, text, hint)]
+
+
+def check_this_machine(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """W025. A path as SHARE_URL leads to a sandbox among the portal's own pages, of which ``check_sandbox`` tells."""
+    if settings.DEBUG:
+        return []
+    found = []
+    for server in configured_servers():
+        try:
+            endpoint, share_url = server.endpoint, server.share_url
+        except ConfigError:
+            continue  # check_settings names the key
+        if on_this_machine(endpoint):
+            text = _("%(setting)s['ENDPOINT'] = '%(url)s' is on this machine: no event reaches MMOLove.")
+            hint = _("Remove %s['ENDPOINT'], which was for the sandbox: MMOLove's own is used then.")
+            found.append(_here(server, text, endpoint, hint))
+        if on_this_machine(share_url):
+            text = _(
+                "%(setting)s['SHARE_URL'] = '%(url)s' is on this machine: whoever follows a share link gets nowhere."
+            )
+            hint = _(
+                "Set %s['SHARE_URL'] to your server's link at MMOLove, e.g. \"https://mmolove.com/r/your-server\"."
+            )
+            found.append(_here(server, text, share_url, hint))
+    return found
+
+
+def _here(server: Server, text: str, url: str, hint: str) -> CheckMessage:
+    return warning(25, text % {"setting": server.setting, "url": url}, hint % server.setting)

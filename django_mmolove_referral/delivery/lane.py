@@ -44,8 +44,8 @@ class Lane:
         try:
             credentials = server.credentials()
         except ConfigError as error:
-            topic, text = f"credentials of {self.server}", "Nothing is delivered: %s"  # the error says it all
-            trouble(logger, topic, str(error), text, error, server=self.server)
+            topic, text = f"credentials of {self.server}", "Nothing is delivered to %r: %s"
+            trouble(logger, topic, str(error), text, self.server, error, server=self.server)
             return None
         over(
             logger, f"credentials of {self.server}", "Server %r has credentials again.", self.server, server=self.server

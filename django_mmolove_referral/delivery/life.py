@@ -22,14 +22,16 @@ _given: dict[str, float] = {}
 def beat(kind: Heartbeat.Kind, *, using: str) -> None:
     """Something of ``kind`` has just drained: write it down, once per ``SWEEP_INTERVAL`` and process.
 
-    Costs one UPDATE then (and one INSERT in the life of the table), nothing otherwise. A database that does not take
-    it is logged and otherwise ignored.
+    Costs one UPDATE then (and one INSERT in the life of the table), nothing otherwise. A process that has no server's
+    credentials gives none. A database that does not take it is logged and otherwise ignored.
     """
     now = time.monotonic()
     last = _given.get(kind.value)
     if last is not None and now - last < conf.sweep_interval:
         return
     _given[kind.value] = now  # whatever comes of it: a table that is missing is not asked for with every batch
+    if not any(server.usable for server in conf.servers.values()):
+        return  # it runs, and without credentials delivers nothing
     sign = {"host": socket.gethostname()[:255], "seen_at": DatabaseNow()}
     rows = Heartbeat.objects.using(using)
     try:

@@ -49,12 +49,12 @@ def hurry(event: OutboundEvent) -> bool:
 
 
 def cancel(event: OutboundEvent) -> bool:
-    """Take an open event that no worker has in hand out of delivery. Returns whether it was."""
+    """Take an event that no worker has in hand out of delivery, or give up one that failed. Returns whether it was."""
     using = _database(event)
     with transaction.atomic(using=using):
         referral, events = order.lock_one(event.referral_id, using=using)
         row = events.get(event.kind)
-        if row is None or not row.open or _in_hand(row, using):
+        if row is None or not _may_cancel(row) or _in_hand(row, using):
             return False
         order.cancel(row, Reason.OPERATOR)
         row.save(using=using)
@@ -82,7 +82,11 @@ def may_redeliver(event: OutboundEvent) -> bool:
 
 def may_cancel(event: OutboundEvent) -> bool:
     """The same for :func:`cancel`."""
-    return event.open and not _in_hand(event, _database(event))
+    return _may_cancel(event) and not _in_hand(event, _database(event))
+
+
+def _may_cancel(row: OutboundEvent) -> bool:
+    return row.open or row.state in (State.REJECTED, State.EXHAUSTED)
 
 
 def _may_redeliver(row: OutboundEvent, referral: Referral, *, force: bool) -> bool:

@@ -17,24 +17,31 @@ from ..masking import printable
 from ..models import OutboundEvent, Referral, Reward
 from ..protocol import Kind
 from .retry import retried, retrying
-from .schedule import after_reward_failure, ahead
+from .schedule import after_reward_failure
 
 logger = logging.getLogger("mmolove_referral.rewards")
 
 NO_RECEIVER = gettext_noop(
     "No receiver is connected to django_mmolove_referral.signals.referral_qualified: connect one in ready()."
 )
-LOOK_AGAIN = 3600.0
-"""Seconds until a reward without a receiver is looked at again."""
 BATCH = 100
 
 
 def grant_due(*, using: str, seconds: float | None = None) -> int:
-    """Grant due rewards, for ``seconds`` at most; returns how many were granted."""
+    """Grant due rewards, for ``seconds`` at most; returns how many were granted.
+
+    Without a receiver none is, and none is put off: whichever process has one grants them with its next run.
+    """
     until = None if seconds is None else time.monotonic() + seconds
     due = Reward.objects.using(using).filter(state=Reward.State.DUE, due_at__lte=DatabaseNow())
     granted = 0
-    for pk, referral in retrying(lambda: list(due.order_by("due_at").values_list("pk", "referral_id")[:BATCH])):
+    chosen = retrying(lambda: list(due.order_by("due_at").values_list("pk", "referral_id")[:BATCH]))
+    if chosen and not signals.referral_qualified.has_listeners(Referral):
+        # They stay due, for a process that has one: this one after its restart, or another.
+        retrying(lambda: due.exclude(last_error=NO_RECEIVER).update(last_error=NO_RECEIVER))
+        trouble(logger, "rewards", NO_RECEIVER, "Rewards are due. %s", NO_RECEIVER, level=logging.WARNING)
+        return 0
+    for pk, referral in chosen:
         if until is not None and time.monotonic() > until:
             break
         try:
@@ -47,10 +54,6 @@ def grant_due(*, using: str, seconds: float | None = None) -> int:
 
 def _grant(pk: int, referral_id: int, using: str) -> bool:
     rewards = Reward.objects.using(using).filter(pk=pk, state=Reward.State.DUE, due_at__lte=DatabaseNow())
-    if not signals.referral_qualified.has_listeners(Referral):
-        rewards.update(last_error=NO_RECEIVER, due_at=ahead(LOOK_AGAIN))
-        trouble(logger, "rewards", NO_RECEIVER, "Rewards are due. %s", NO_RECEIVER, level=logging.WARNING)
-        return False
     with transaction.atomic(using=using):
         referral = Referral.objects.using(using).lock([referral_id])[referral_id]
         if not rewards.update(state=Reward.State.GRANTED, granted_at=timezone.now(), last_error=""):

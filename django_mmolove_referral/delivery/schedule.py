@@ -8,9 +8,10 @@ from typing import Any
 
 from django.db.models import DurationField, ExpressionWrapper, Min
 
+from .. import signals
 from ..clock import DatabaseNow
 from ..conf import conf
-from ..models import OutboundEvent, Reward, ServerHealth
+from ..models import OutboundEvent, Referral, Reward, ServerHealth
 from .retry import retried
 
 JITTER = 0.2
@@ -39,16 +40,18 @@ def ahead(seconds: float) -> Any:
 
 @retried
 def seconds_until_due(using: str) -> float | None:
-    """Seconds until the earliest event, probe or reward is due (0 if one is); ``None`` if nothing ever will be."""
+    """Seconds until the earliest event, probe or reward is due (0 if one is); ``None`` if nothing ever will be.
+
+    A reward counts if this process could grant it.
+    """
     closed = ServerHealth.objects.using(using).exclude(state=ServerHealth.State.OPEN)
     held = list(closed.filter(server__in=list(conf.servers)).values_list("server", flat=True))
     pending = OutboundEvent.objects.using(using).filter(
         server__in=list(conf.servers), state=OutboundEvent.State.PENDING
     )
-    waits = [
-        _left(pending.filter(server__in=[alias for alias in conf.servers if alias not in held]), "due_at"),
-        _left(Reward.objects.using(using).filter(state=Reward.State.DUE), "due_at"),
-    ]
+    waits = [_left(pending.filter(server__in=[alias for alias in conf.servers if alias not in held]), "due_at")]
+    if signals.referral_qualified.has_listeners(Referral):  # else nothing comes of being there in time
+        waits.append(_left(Reward.objects.using(using).filter(state=Reward.State.DUE), "due_at"))
     if held and pending.filter(server__in=held).exists():
         waits.append(_left(ServerHealth.objects.using(using).filter(server__in=held), "probe_at"))
     known = [wait for wait in waits if wait is not None]

@@ -14,6 +14,7 @@ from django.utils.translation import ngettext
 from .. import advice, checks
 from ..clock import DatabaseNow
 from ..conf import ConfigError, Server, conf
+from ..delivery.rewards import NO_RECEIVER
 from ..models import Heartbeat, OutboundEvent, Referral, Reward, ServerHealth
 from ..signals import referral_qualified
 from .broker import queue_of_ours
@@ -94,7 +95,7 @@ def _of_failures(server: Server, events: QuerySet[OutboundEvent]) -> Iterator[Fi
             cure = _(
                 "Open one in the admin (Outbound events, state “%(state)s”) and do what its page says, then choose "
                 "“Redeliver now”. For all of them: python manage.py mmolove_redeliver --state %(value)s --server "
-                "%(server)s. What is not worth it goes with python manage.py mmolove_prune --days 90 --failed-days 90"
+                "%(server)s. What nothing can be made of goes from here with “Cancel”."
             ) % {"state": state.label, "value": state.value, "server": server.alias}
             yield warning(f"events.{state.value}", seen % _amount(count), cure, server=server.alias)
 
@@ -172,11 +173,15 @@ def _of_signs(signs: Signs, dispatch: str, *, late: bool) -> Finding:
             "look in the log for “Delivery stopped” (logger mmolove_referral.delivery); uWSGI needs enable-threads = "
             "true."
         ),
-        "celery": _("Start a worker for the tasks mmolove_referral.*: celery -A <project> worker --queues %s")
+        "celery": _(
+            "Start a worker for the tasks mmolove_referral.*: celery -A <project> worker --queues %s. If it runs, look "
+            "in its log for “Nothing is delivered”: does it have the web process's environment?"
+        )
         % (queue_of_ours() or _("<their queue>")),
         "manual": _(
             "Start python manage.py mmolove_deliver --loop, or have cron run python manage.py mmolove_deliver --once, "
-            "or set MMOLOVE_REFERRAL['DISPATCH'] to 'thread'."
+            "or set MMOLOVE_REFERRAL['DISPATCH'] to 'thread'. If it runs, look in its log for “Nothing is delivered”: "
+            "does it have the web process's environment?"
         ),
     }
     return (error if late else warning)("dispatcher.silent", seen, cures[dispatch])
@@ -185,8 +190,12 @@ def _of_signs(signs: Signs, dispatch: str, *, late: bool) -> Finding:
 def of_rewards(using: str) -> Iterator[Finding]:
     due = Reward.objects.using(using).filter(state=Reward.State.DUE).order_by("-due_at")
     # Those that failed are due later than the others, so they are the first that are counted.
-    counts = due[: CAP + 1].aggregate(due=Count("pk"), failing=Count("pk", filter=Q(attempts__gt=0)))
-    count, failing = counts["due"], counts["failing"]
+    counts = due[: CAP + 1].aggregate(
+        due=Count("pk"),
+        failing=Count("pk", filter=Q(attempts__gt=0) & ~Q(last_error=NO_RECEIVER)),
+        unheard=Count("pk", filter=Q(last_error=NO_RECEIVER)),
+    )
+    count, failing, unheard = counts["due"], counts["failing"], counts["unheard"]
     if not referral_qualified.has_listeners(Referral):
         message = checks.no_receiver()
         seen = ngettext("%(count)s reward is due. %(why)s", "%(count)s rewards are due. %(why)s", count)
@@ -202,14 +211,27 @@ def of_rewards(using: str) -> Iterator[Finding]:
             "%(count)s rewards could not be granted, one of them because of %(error)s.",
             failing,
         )
-        last = due.filter(attempts__gt=0).values_list("last_error", flat=True).first() or ""
+        last = due.filter(attempts__gt=0).exclude(last_error=NO_RECEIVER).values_list("last_error", flat=True).first()
         yield error(
             "rewards.failing",
-            seen % {"count": _amount(failing), "error": last.rstrip(".")},
+            seen % {"count": _amount(failing), "error": (last or "").rstrip(".")},
             _("Mend the receiver of referral_qualified; they are tried again by themselves, or with “Retry reward”."),
         )
+    elif unheard:
+        seen = ngettext(
+            "%s reward is due, and what delivers had no receiver of referral_qualified when it last looked. This "
+            "process has one.",
+            "%s rewards are due, and what delivers had no receiver of referral_qualified when it last looked. This "
+            "process has one.",
+            unheard,
+        )
+        cure = _(
+            "Connect it in your AppConfig.ready(), not in a module that only views import, and restart what delivers: "
+            "its next run grants what is due, as python manage.py mmolove_deliver --once does now."
+        )
+        yield warning("rewards.no_receiver", seen % _amount(unheard), cure)
     elif count:
-        yield ok("rewards.ok", _("A receiver grants the rewards; %s due.") % _amount(count))
+        yield ok("rewards.ok", _("A receiver grants the rewards; %s due, for the next delivery run.") % _amount(count))
     else:
         yield ok("rewards.ok", _("A receiver grants the rewards; none is due."))
 

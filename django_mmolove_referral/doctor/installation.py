@@ -43,6 +43,7 @@ PLACES = {
     "mmolove_referral.W022": ("tls.unverified", Severity.WARNING),
     "mmolove_referral.W023": ("database.readers_first", Severity.WARNING),
     "mmolove_referral.W024": ("sandbox.public", Severity.WARNING),
+    "mmolove_referral.W025": ("sandbox.configured", Severity.WARNING),
 }
 
 
@@ -121,7 +122,8 @@ def of_share_links() -> Iterator[Finding]:
 def of_production() -> Iterator[Finding]:
     """What only matters where players come."""
     if not settings.DEBUG:
-        yield from map(of_check, [*checks.check_sqlite(None), *checks.check_sandbox(None)])
+        for check in (checks.check_sqlite, checks.check_sandbox, checks.check_this_machine):
+            yield from map(of_check, check(None))
 
 
 def of_migrations(using: str) -> Iterator[Finding]:

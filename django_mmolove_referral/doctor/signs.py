@@ -8,7 +8,7 @@ from typing import Any
 from django.db.models import DurationField, ExpressionWrapper, F, QuerySet
 
 from ..clock import DatabaseNow
-from ..conf import ConfigError, Server, conf
+from ..conf import conf
 from ..models import Heartbeat, OutboundEvent, Reward, ServerHealth
 
 PATIENCE = 120.0
@@ -45,7 +45,7 @@ def overdue(using: str) -> float | None:
     closed = ServerHealth.objects.using(using).exclude(state=ServerHealth.State.OPEN).values_list("server", flat=True)
     shut = set(closed)
     pending = OutboundEvent.objects.using(using).filter(state=OutboundEvent.State.PENDING)
-    usable = [server.alias for server in conf.servers.values() if server.alias not in shut and _usable(server)]
+    usable = [server.alias for server in conf.servers.values() if server.alias not in shut and server.usable]
     ages = [
         oldest(Reward.objects.using(using).filter(state=Reward.State.DUE), "due_at"),
         # One by one: each is the first entry of its part of the index.
@@ -64,11 +64,3 @@ def aged(rows: QuerySet[Any], field: str) -> QuerySet[Any]:
     """With the time since ``field`` as ``age``."""
     age = ExpressionWrapper(DatabaseNow() - F(field), output_field=DurationField())
     return rows.annotate(age=age)  # type: ignore[no-any-return]  # the plugin knows no rows of any model
-
-
-def _usable(server: Server) -> bool:
-    try:
-        server.credentials()
-    except ConfigError:
-        return False
-    return True

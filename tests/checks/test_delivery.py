@@ -27,8 +27,8 @@ NO_SWEEP = Warning(
 NO_RECEIVER = Warning(
     "No receiver is connected to django_mmolove_referral.signals.referral_qualified: connect one in ready().",
     hint=(
-        "Connect a receiver to django_mmolove_referral.signals.referral_qualified in your AppConfig.ready(), as the "
-        "documentation shows: Signals (docs/signals.md)."
+        "Connect a receiver to django_mmolove_referral.signals.referral_qualified in your AppConfig.ready(), as "
+        "“Signals” in the documentation shows, and restart what delivers: what is due is granted by its next run."
     ),
     id="mmolove_referral.W014",
 )

@@ -11,6 +11,7 @@ from django.core.checks import Warning  # noqa: A004
 
 from django_mmolove_referral import signals
 from tests.conftest import Granted
+from tests.pages import code
 
 from .conftest import SET_UP, Ours
 
@@ -20,7 +21,7 @@ EU = {"SERVER_ID": "srv_eu", "SECRET": "77b1c03f2a6de948", "SHARE_URL": "https:/
 
 
 def wrong(problem: str) -> Warning:
-    hint = "The documentation lists every key and what it may be: Settings (docs/settings.md)."
+    hint = "“Settings” in the documentation lists every key and what it may be."
     return Warning(problem, hint=hint, id="mmolove_referral.W001")
 
 
@@ -45,6 +46,24 @@ MADE_UP_SECRET = Warning(
     hint="Generate the referral secret in the MMOLove dashboard (it is shown once) and put it there.",
     id="mmolove_referral.W009",
 )
+
+
+def here_endpoint(url: str, setting: str = "MMOLOVE_REFERRAL") -> Warning:
+    return Warning(
+        f"{setting}['ENDPOINT'] = '{url}' is on this machine: no event reaches MMOLove.",
+        hint=f"Remove {setting}['ENDPOINT'], which was for the sandbox: MMOLove's own is used then.",
+        id="mmolove_referral.W025",
+    )
+
+
+def here_share_url(url: str, setting: str = "MMOLOVE_REFERRAL") -> Warning:
+    return Warning(
+        f"{setting}['SHARE_URL'] = '{url}' is on this machine: whoever follows a share link gets nowhere.",
+        hint=f"Set {setting}['SHARE_URL'] to your server's link at MMOLove, e.g. \"https://mmolove.com/r/your-server\".",
+        id="mmolove_referral.W025",
+    )
+
+
 DOUBLED = Warning(
     "The servers 'default' and 'eu' are one to MMOLove, as both have SERVER_ID = 'srv_1': an account can be referred "
     "at each, and its referrer rewarded twice.",
@@ -71,8 +90,8 @@ def test_a_portal_without_credentials_hears_of_nothing_else(
     settings.ROOT_URLCONF = "tests.bare_urls"
     assert ours() == [
         wrong(
-            "MMOLOVE_REFERRAL['SERVER_ID'] must be the server's id from the MMOLove dashboard, "
-            "or set the environment variable MMOLOVE_SERVER_ID."
+            "MMOLOVE_REFERRAL['SERVER_ID'] is missing. Put the server's id from the MMOLove dashboard there, as a "
+            "string, or into the environment variable MMOLOVE_SERVER_ID."
         )
     ]
 
@@ -193,7 +212,6 @@ def test_a_secret_that_may_be_one_is_left_alone(secret: str, configure: Configur
         ("your-story", False),
         ("change-of-fate", False),
         ("server-ideal", False),
-        ("my-server", False),
         ("emberfall", False),
     ],
 )
@@ -202,6 +220,44 @@ def test_a_server_id_out_of_the_documentation_is_found(
 ) -> None:
     configure(SERVER_ID=value)
     assert ours() == ([made_up_id(value)] if placeholder else [])
+
+
+@pytest.mark.parametrize("endpoint", ["https://mmolove.com/", "http://127.0.0.1:8780/api/referral/events"])
+def test_the_quickstart_s_values_are_found_outside_debug_wherever_they_are_sent(
+    endpoint: str, configure: Configure, settings: Any, ours: Ours
+) -> None:
+    written: dict[str, Any] = {}
+    exec(code("quickstart.md", '"for-the-sandbox-only"'), {"DATABASES": {"default": {}}}, written)
+    quickstart = written["MMOLOVE_REFERRAL"]
+    configure(**{**quickstart, "ENDPOINT": endpoint})
+    assert ours() == [made_up_id("my-server"), MADE_UP_SECRET]
+    settings.DEBUG = True
+    assert ours() == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8780", "localhost", "[::1]:8780"])
+def test_the_sandbox_s_addresses_are_found_before_they_reach_production(
+    host: str, configure: Configure, settings: Any, ours: Ours
+) -> None:
+    endpoint, share_url = f"http://{host}/api/referral/events", f"http://{host}/r/srv_1"
+    found = [here_endpoint(endpoint), here_share_url(share_url)]
+    configure(ENDPOINT=endpoint, SHARE_URL=share_url)
+    assert ours() == []
+    assert ours(deploy=True) == found
+    configure(SHARE_URL="/sandbox/r/srv_1")  # of which W024 tells
+    assert ours(deploy=True) == found[:1]
+    configure(ENDPOINT=None, SHARE_URL=share_url)
+    assert ours(deploy=True) == found[1:]
+    settings.DEBUG = True
+    assert ours(deploy=True) == []
+
+
+def test_the_sandbox_s_addresses_are_found_at_every_server_that_can_be_read(configure: Configure, ours: Ours) -> None:
+    eu = "MMOLOVE_REFERRAL['SERVERS']['eu']"
+    configure(SERVERS={"eu": {**EU, "ENDPOINT": "http://127.0.0.1/"}})
+    assert ours(deploy=True) == [here_endpoint("http://127.0.0.1/", eu)]
+    configure(SERVERS={"eu": {**EU, "ENDPOINT": "http://127.0.0.1/", "SHARE_URL": "127.0.0.1"}})
+    assert [message.id for message in ours(deploy=True)] == ["mmolove_referral.W001"]
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,25 @@ def test_a_missing_table_stops_nothing_and_is_said_once(
     assert "manage.py migrate mmolove_referral" in said[0].getMessage()
 
 
+EU = {"SERVER_ID": "srv_eu", "SECRET": "77b1c03f2a6de948"}
+
+
+def test_whoever_has_no_credentials_gives_none(
+    sandbox: Sandbox, sign_up: Callable[..., Any], configure: Callable[..., None]
+) -> None:
+    """A worker without the secret would look alive to the doctor in a shell that has it."""
+    sign_up()
+    configure(SECRET="")
+    once(sandbox, sign_up)
+    tasks.deliver()
+    life.beat(Heartbeat.Kind.LOOP, using="default")
+    assert signs() == {}
+    life.forget()
+    configure(SERVERS={"eu": EU})
+    tasks.deliver()
+    assert signs() == {"worker": socket.gethostname()}, "to one server it delivers"
+
+
 def test_two_first_signs_at_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     def taken(*args: Any, **kwargs: Any) -> None:
         raise IntegrityError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -284,6 +285,46 @@ def test_deliver_names_a_missing_or_wrong_setting(bob: Any, settings: Any, confi
         call_command("mmolove_deliver", "--once")
 
 
+def test_deliver_says_once_that_nothing_is_delivered(
+    bob: Any, configure: Callable[..., None], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the log, where that is seen in the same place; else by itself."""
+    configure(SECRET="")
+    words = (
+        "Nothing is delivered to 'default': MMOLOVE_REFERRAL['SECRET'] is missing. Put the referral secret from the "
+        "MMOLove dashboard there, as a string, or into the environment variable MMOLOVE_REFERRAL_SECRET."
+    )
+    err = StringIO()
+    call_command("mmolove_deliver", "--once", stdout=StringIO(), stderr=err)
+    assert err.getvalue() == f"{words}\n"
+    assert [record.getMessage() for record in caplog.records] == [words]
+    process = _manage("mmolove_deliver", "--once", endpoint="", TEST_REFERRAL_SETTINGS='{"SECRET": ""}')
+    _out, said = process.communicate(timeout=PATIENCE)
+    assert (said, process.returncode) == (f"{words}\n", 0), "without LOGGING Python shows it"
+    console = logging.StreamHandler(sys.stderr)
+    logger = logging.getLogger("mmolove_referral")
+    logger.addHandler(console)
+    try:
+        err = StringIO()
+        call_command("mmolove_deliver", "--once", stdout=StringIO(), stderr=err)
+    finally:
+        logger.removeHandler(console)
+    assert err.getvalue() == ""
+
+
+def test_a_loop_says_at_once_that_it_runs(bob: Any, sandbox: Sandbox, settings: Any) -> None:
+    """Through a pipe, as a journal reads it."""
+    process = _manage("mmolove_deliver", "--loop", endpoint=settings.MMOLOVE_REFERRAL["ENDPOINT"])
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "Delivering to 'default', until SIGTERM or Ctrl-C.\n"
+        process.terminate()
+        process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.communicate()
+
+
 @pytest.mark.parametrize("mode", ["--once", "--loop"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_what_is_in_flight_be_settled_and_claims_nothing_new(
@@ -398,12 +439,13 @@ def test_a_broker_that_hangs_holds_no_commit_up(celery_app: Celery, monkeypatch:
     release.set()
 
 
-def _manage(*arguments: str, endpoint: str) -> subprocess.Popen[str]:
+def _manage(*arguments: str, endpoint: str, **more: str) -> subprocess.Popen[str]:
     environment = {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.settings",
         "DATABASE_URL": running_url(),
         "TEST_ENDPOINT": endpoint,
+        **more,
     }
     return subprocess.Popen(
         [sys.executable, "-m", "django", *arguments],

@@ -9,7 +9,7 @@ import pytest
 
 from django_mmolove_referral import mark_qualified, mark_reversed
 from django_mmolove_referral.delivery.claim import claim
-from django_mmolove_referral.delivery.operate import cancel, redeliver
+from django_mmolove_referral.delivery.operate import cancel, may_cancel, redeliver
 from django_mmolove_referral.models import OutboundEvent
 from django_mmolove_referral.sandbox.core import Sandbox
 from django_mmolove_referral.sandbox.faults import Fault
@@ -80,3 +80,18 @@ def test_what_a_reversal_or_a_deletion_cancelled_cannot_be_redelivered(registere
     assert not OutboundEvent.objects.filter(state__in=["pending", "waiting"]).exists()
     for event in OutboundEvent.objects.all():
         assert not redeliver(event, force=True)
+
+
+@pytest.mark.parametrize("state", ["rejected", "exhausted"])
+def test_what_failed_and_nothing_can_be_made_of_is_cancelled(state: str, bob: Any, drain: Drain, table: Table) -> None:
+    """Redelivering it first would send it once more, and it would fail before anybody could cancel it."""
+    OutboundEvent.objects.update(state=state, attempts=3, last_status=400)
+    assert may_cancel(table.event("registered"))
+    assert cancel(table.event("registered"))
+    event = table.event("registered")
+    assert (event.state, event.reason, event.attempts) == ("cancelled", "operator", 3)
+    assert not may_cancel(event)
+    assert redeliver(event), "somebody may think better of it"
+    drain()
+    assert not may_cancel(table.event("registered"))
+    assert not cancel(table.event("registered")), "what was accepted is done"

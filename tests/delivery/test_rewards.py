@@ -7,13 +7,18 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError, connection
+from django.test.utils import CaptureQueriesContext
 
-from django_mmolove_referral import mark_qualified, mark_reversed, signals
-from django_mmolove_referral.delivery.operate import redeliver
+from django_mmolove_referral import advice, mark_qualified, mark_reversed, signals
+from django_mmolove_referral.delivery import rewards
+from django_mmolove_referral.delivery.operate import redeliver, retry_reward
+from django_mmolove_referral.delivery.rewards import NO_RECEIVER
+from django_mmolove_referral.delivery.schedule import seconds_until_due
 from django_mmolove_referral.models import Referral, Reward
 from django_mmolove_referral.sandbox.core import Sandbox
 from tests.clock import let_pass
 from tests.conftest import Granted, Table
+from tests.factories import RewardFactory, UserFactory
 from tests.portal import create
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -89,12 +94,58 @@ def test_without_a_receiver_the_reward_stays_due_and_says_what_to_do(
 ) -> None:
     signals.referral_qualified.disconnect(granted.receive)
     drain()
-    assert table.reward.state == "due"
-    assert "signals.referral_qualified" in table.reward.last_error
-    signals.referral_qualified.connect(granted.receive)
-    let_pass(3600)
+    reward = table.reward
+    assert (reward.state, reward.attempts, reward.last_error) == ("due", 0, NO_RECEIVER)
+    told = advice.of_reward(reward)
+    assert told.cause == f"It could not be granted: {NO_RECEIVER}"
+    assert told.cure == (
+        "Restart what delivers once one is connected: the next delivery run of a process that has it grants it."
+    )
     drain()
-    assert len(granted) == 1
+    signals.referral_qualified.connect(granted.receive)
+    drain()  # at once: nothing was put off
+    assert (len(granted), table.reward.state, table.reward.last_error) == (1, "granted", "")
+
+
+def test_without_a_receiver_a_loop_sleeps_although_a_reward_is_due(
+    qualified: Any, drain: Drain, table: Table, granted: Granted
+) -> None:
+    signals.referral_qualified.disconnect(granted.receive)
+    drain()
+    assert seconds_until_due(connection.alias) is None
+    signals.referral_qualified.connect(granted.receive)
+    assert seconds_until_due(connection.alias) == 0
+
+
+def test_a_process_without_a_receiver_puts_no_reward_off_for_one_that_has_it(
+    qualified: Any, drain: Drain, granted: Granted
+) -> None:
+    """More of them than are looked at in one go, and some that failed before."""
+    granted.fail = RuntimeError("the economy is closed")
+    drain()
+    let_pass(60)
+    for number in range(rewards.BATCH + 5):
+        RewardFactory.create(referral__user=UserFactory.create(name=f"friend{number}@example.com"))
+    signals.referral_qualified.disconnect(granted.receive)
+    before = dict(Reward.objects.values_list("pk", "due_at"))
+    with CaptureQueriesContext(connection) as queries:
+        drain()
+    assert dict(Reward.objects.values_list("pk", "due_at")) == before
+    assert set(Reward.objects.values_list("last_error", flat=True)) == {NO_RECEIVER}
+    writes = [query["sql"] for query in queries if query["sql"].startswith("UPDATE") and "_reward" in query["sql"]]
+    assert len(writes) == 1, "a statement for all of them"
+
+
+def test_a_reward_that_is_to_be_tried_again_says_so(
+    qualified: Any, drain: Drain, granted: Granted, table: Table
+) -> None:
+    granted.fail = RuntimeError("the economy is closed")
+    drain()
+    assert "tried again by itself (" in advice.of_reward(table.reward).cure
+    assert retry_reward(table.reward)
+    assert advice.of_reward(table.reward).cure == (
+        "The next delivery run tries it again. If it fails again, mend the receiver of referral_qualified."
+    )
 
 
 def test_redelivering_by_force_makes_no_second_reward(

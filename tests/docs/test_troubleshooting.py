@@ -9,7 +9,7 @@ import pytest
 from django_mmolove_referral import advice
 from django_mmolove_referral.delivery.rewards import NO_RECEIVER
 from django_mmolove_referral.doctor.endpoint import STAGES
-from django_mmolove_referral.models import OutboundEvent, Reward, ServerHealth
+from django_mmolove_referral.models import OutboundEvent, ServerHealth
 from django_mmolove_referral.sockets import Stage
 from tests.docs.site import rows, section
 from tests.factories import EventFactory, RewardFactory
@@ -89,5 +89,5 @@ def test_why_an_event_or_a_reward_stays_where_it_is() -> None:
     rewards = plain(section("troubleshooting.md", "A reward is due but not granted"))
     due = RewardFactory.create()
     assert says(rewards, advice.of_reward(due).cause)
-    assert says(rewards, advice.of_reward(Reward(state="due", last_error="…")).cause)
+    assert says(rewards, advice.of_reward(RewardFactory.create(last_error="…")).cause)
     assert says(rewards, str(NO_RECEIVER))

@@ -17,6 +17,7 @@ import pytest
 import requests
 from django.core.management import CommandError, call_command
 
+from django_mmolove_referral.conf import conf
 from django_mmolove_referral.protocol import SIGNATURE_HEADER
 
 from .portal import event, sign
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def started(*arguments: str) -> tuple[subprocess.Popen[str], dict[str, str]]:
-    """The command as a process, and the lines to paste that it printed for its last server."""
+    """The command as a process, and the settings to paste that it printed."""
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "django", "mmolove_sandbox", "--port", "0", *arguments],
         cwd=ROOT,
@@ -35,21 +36,26 @@ def started(*arguments: str) -> tuple[subprocess.Popen[str], dict[str, str]]:
         text=True,
     )
     assert process.stdout is not None
-    printed: dict[str, str] = {}
-    while "MMOLOVE_SHARE_URL" not in printed:
+    printed = ""
+    while not printed.endswith("\n}\n"):
         line = process.stdout.readline()
         assert line, process.communicate()[1]
-        name, separator, value = line.strip().partition("=")
-        if separator:
-            printed[name] = value
-    return process, printed
+        printed += line
+    return process, pasted(printed)
+
+
+def pasted(printed: str) -> Any:
+    """``MMOLOVE_REFERRAL`` in a settings file that has what was printed."""
+    module: dict[str, Any] = {}
+    exec(printed[printed.index("MMOLOVE_REFERRAL") :], module)
+    return module["MMOLOVE_REFERRAL"]
 
 
 def post(printed: dict[str, str], token: str, **fields: Any) -> requests.Response:
-    body = json.dumps(event("registered", token, server_id=printed["MMOLOVE_SERVER_ID"], **fields)).encode()
-    signature = sign(printed["MMOLOVE_REFERRAL_SECRET"], body, int(time.time()))
+    body = json.dumps(event("registered", token, server_id=printed["SERVER_ID"], **fields)).encode()
+    signature = sign(printed["SECRET"], body, int(time.time()))
     headers = {"Content-Type": "application/json", SIGNATURE_HEADER: signature}
-    return requests.post(printed["MMOLOVE_ENDPOINT"], body, headers=headers, timeout=20)
+    return requests.post(printed["ENDPOINT"], body, headers=headers, timeout=20)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
@@ -58,10 +64,10 @@ def test_a_process_of_its_own(stop: signal.Signals) -> None:
     try:
         answer = post(printed, "probe", test=True)
         assert (answer.status_code, answer.json()) == (200, {"ok": True, "test": True})
-        link = requests.get(f"{printed['MMOLOVE_SHARE_URL']}?ref=alice", allow_redirects=False, timeout=20)
+        link = requests.get(f"{printed['SHARE_URL']}?ref=alice", allow_redirects=False, timeout=20)
         assert link.headers["Location"].startswith("http://127.0.0.1:8000/?mmref=")
         assert post(printed, link.headers["Location"].partition("mmref=")[2]).json()["state"] == "registered"
-        page = requests.get(printed["MMOLOVE_ENDPOINT"].removesuffix("api/referral/events"), timeout=20)
+        page = requests.get(printed["ENDPOINT"].removesuffix("api/referral/events"), timeout=20)
         assert "alice" in page.text
         process.send_signal(stop)
         rest, errors = process.communicate(timeout=20)
@@ -79,9 +85,9 @@ def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
         process, printed = started(*arguments)
         try:
             assert "s=1" not in printed.values(), "a secret that was given is not printed"
-            printed["MMOLOVE_REFERRAL_SECRET"] = "s=1"
+            printed["SECRET"] = "s=1"
             if not answers:
-                link = requests.get(f"{printed['MMOLOVE_SHARE_URL']}?ref=a", allow_redirects=False, timeout=20)
+                link = requests.get(f"{printed['SHARE_URL']}?ref=a", allow_redirects=False, timeout=20)
                 token = link.headers["Location"].partition("mmref=")[2]
             answers.append(post(printed, token).json())
             process.terminate()
@@ -99,13 +105,30 @@ def test_several_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(time, "sleep", interrupt)
     out = StringIO()
-    call_command("mmolove_sandbox", "--port=0", "--server=one=1", "--server=two words=2", stdout=out)
-    assert "MMOLOVE_SERVER_ID=one\n" in out.getvalue()
-    assert "MMOLOVE_SERVER_ID='two words'\n" in out.getvalue()
-    assert "/r/two%20words\n" in out.getvalue()
+    call_command("mmolove_sandbox", "--port=0", "--server=one=1", '--server=two "wörds"=2', stdout=out)
+    one = pasted(out.getvalue().removesuffix("Stopped.\n"))
+    two = one["SERVERS"]["server-2"]
+    assert (one["SERVER_ID"], two["SERVER_ID"]) == ("one", 'two "wörds"')
+    assert two["SHARE_URL"].endswith("/r/two%20%22w%C3%B6rds%22")
+    assert one["SECRET"] == two["SECRET"] == ""
     assert signal.getsignal(signal.SIGTERM) is before
-    call_command("mmolove_sandbox", "--port=0", stdout=out)
-    assert "MMOLOVE_SERVER_ID=sandbox\n" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--server=one=a-secret-of-ours"], ["--server=a=1", "--server=b=2"]], ids=str
+)
+def test_what_it_prints_is_a_setting_that_works(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupt)
+    out = StringIO()
+    call_command("mmolove_sandbox", "--port=0", *arguments, stdout=out)
+    settings.MMOLOVE_REFERRAL = pasted(out.getvalue().removesuffix("Stopped.\n"))
+    left = [f"SECRET'] is missing. {'Put'}" in problem for problem in conf.problems()]
+    assert left == [True] * len(arguments), "a secret that was given is not printed, and all the rest is right"
 
 
 @pytest.mark.parametrize(

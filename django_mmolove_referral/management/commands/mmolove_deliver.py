@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import gc
+import logging
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
+from django.urls import get_resolver
 
 from ...conf import ConfigError, conf
 from ...delivery.drain import Drain, Tally
 from ...delivery.life import beat
 from ...delivery.loop import Loop
 from ...models import Heartbeat
+from ..base import ReferralCommand
 
 
-class Command(BaseCommand):
+class Command(ReferralCommand):
     help = (
         "Deliver what is due to MMOLove and grant due rewards. --once (for cron) ends when nothing is due; --loop is "
         "a worker that goes on until SIGTERM or Ctrl-C, which let what is in flight be settled."
     )
+
+    requires_system_checks = ()  # cron would mail their warnings once a minute
 
     def run_from_argv(self, argv: list[str]) -> None:
         gc.freeze()  # this process does nothing else: what Django has loaded need not be looked through again and again
@@ -44,11 +50,18 @@ class Command(BaseCommand):
             servers = list(conf.servers.values())
         except ConfigError as error:
             raise CommandError(str(error)) from error
-        for server in servers:
-            try:
-                server.credentials()
-            except ConfigError as error:
-                self.stderr.write(self.style.WARNING(f"Nothing is delivered to {server.alias!r}: {error}"))
+        if not _logs_are_seen():  # else the log says so, in the same words
+            for server in servers:
+                try:
+                    server.credentials()
+                except ConfigError as error:
+                    self.stderr.write(self.style.WARNING(f"Nothing is delivered to {server.alias!r}: {error}"))
+        if options["loop"]:
+            aliases = ", ".join(repr(server.alias) for server in servers if server.usable) or "nobody"
+            self.stdout.write(f"Delivering to {aliases}, until SIGTERM or Ctrl-C.")
+            self.stdout.flush()  # a journal reads it through a pipe
+        # As in a web process: some portals connect their receivers in a module that only their URLs import.
+        get_resolver().url_patterns  # noqa: B018
         watch = self._progress if self.stdout.isatty() else None
         work = self._once if options["once"] else self._loop
         tally = work(concurrency, seconds, watch)
@@ -88,6 +101,18 @@ def _summary(tally: Tally) -> str:
         f"{tally.accepted} accepted, {tally.refused} refused, {tally.postponed} postponed, "
         f"{tally.granted} rewards granted"
     )
+
+
+def _logs_are_seen() -> bool:
+    """Whether what this package logs appears where the command's own words do."""
+    logger: logging.Logger | None = logging.getLogger("mmolove_referral.delivery")
+    if logger is not None and not logger.hasHandlers():
+        return True  # by Python's handler of last resort
+    while logger is not None:
+        if any(getattr(handler, "stream", None) in (sys.stdout, sys.stderr) for handler in logger.handlers):
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False
 
 
 class _on_signal:  # noqa: N801  # used like a function

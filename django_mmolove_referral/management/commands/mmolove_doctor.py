@@ -9,10 +9,11 @@ import sys
 import textwrap
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from ...conf import ConfigError
 from ...doctor import Finding, Severity, examine
+from ..base import ReferralCommand
 
 LONGEST = 110
 """Characters of a line, however wide the terminal is."""
@@ -20,7 +21,7 @@ MARGIN = 9
 """Characters before the text of a finding: its severity."""
 
 
-class Command(BaseCommand):
+class Command(ReferralCommand):
     help = (
         "Looks at settings, middleware, sessions, tables, the way to MMOLove, clocks, a signed dry run, what delivers "
         "and what waits, and says what mends each fault. Exit code 1 if something is an error, else 0."

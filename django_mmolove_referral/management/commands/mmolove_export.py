@@ -8,19 +8,20 @@ from textwrap import indent
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.core.exceptions import FieldDoesNotExist, ValidationError
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.exceptions import ValidationError
+from django.core.management.base import CommandError, CommandParser
 from django.db import DataError, router
-from django.db.models import Field
 
 from ... import privacy
 from ...models import Referral
+from ..accounts import identifying, suggested
+from ..base import ReferralCommand
 
 SHOWN = 5
 """Accounts of which the keys are told, if several are meant."""
 
 
-class Command(BaseCommand):
+class Command(ReferralCommand):
     help = (
         "Write all that is stored about one account as JSON: how it was referred, with its token, what was sent to "
         "MMOLove and what came back; and its part in the referrals of those whom it invited, with nothing of theirs. "
@@ -74,11 +75,7 @@ _HINT = "Give the account's primary key, or another field with --by, such as: --
 
 
 def _field(model: Any, by: str) -> str:
-    try:
-        field = model._meta.pk if by == "pk" else model._meta.get_field(by)
-    except FieldDoesNotExist:
-        field = None
-    if not isinstance(field, Field) or (field.is_relation and not field.primary_key):
-        names = ", ".join(one.name for one in model._meta.concrete_fields if not one.is_relation)
-        raise CommandError(f"--by {by}: the accounts ({model._meta.label}) have no such field; they have {names}.")
+    if by != "pk" and identifying(by) is None:
+        names = ", ".join(suggested())
+        raise CommandError(f"--by {by}: the accounts ({model._meta.label}) have no such field; they have pk, {names}.")
     return by

@@ -5,17 +5,18 @@ from __future__ import annotations
 from argparse import ArgumentTypeError
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 from django.db import router
 
 from ...delivery.prune import Pruned, prunable, prune
 from ...models import DeliveryAttempt, OutboundEvent
+from ..base import ReferralCommand
 
 WIDTH = 30
 """Characters of the progress bar."""
 
 
-class Command(BaseCommand):
+class Command(ReferralCommand):
     help = (
         "Delete events, with their attempts, that were accepted or cancelled over --days ago; rejected and exhausted "
         "ones only with --failed-days. Referrals and rewards stay, and so do all events of a referral of which "

@@ -8,20 +8,24 @@ from itertools import islice
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.core.exceptions import FieldDoesNotExist
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import router
 from django.db.models import Field
 
 from ...conf import ConfigError
 from ...lifecycle import SeveralServersError
 from ...milestones import BATCH, Qualified, key_field, mark_qualified_many, read, would_qualify
+from ...options import UnknownServerError
+from ..accounts import identifying, suggested
+from ..base import ReferralCommand
 
+WRONG = 2
+"""Exit code for arguments that will be as wrong the next time."""
 UNKNOWN = 3
 """Exit code if some of the accounts are not to be found; the others are done."""
 
 
-class Command(BaseCommand):
+class Command(ReferralCommand):
     help = (
         "Report the milestone of these accounts to MMOLove, as mark_qualified does: any number of times, one event. "
         "Accounts without a referral are counted and left alone. Exit code 0 if every account was found, 3 if some "
@@ -47,18 +51,20 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not options["accounts"]:
-            raise CommandError("Name at least one account, or give - to read them from standard input, one a line.")
+            raise _wrong("Name at least one account, or give - to read them from standard input, one a line.")
         self._missing = 0
         name, field = _field(options["by"])
         keys = self._keys(_given(options["accounts"]), name, field)
         qualify = would_qualify if options["dry_run"] else mark_qualified_many
         try:
             done = qualify(keys, server=options["server"])
+        except UnknownServerError as error:
+            raise _wrong(str(error)) from error
         except ConfigError as error:
             raise CommandError(str(error)) from error
         except SeveralServersError as error:
             again = "Say which with --server ALIAS, for all of them again: what is done already is not done twice."
-            raise CommandError(f"{error} {again}") from error
+            raise _wrong(f"{error} {again}") from error
         self._tell(done, "would be qualified" if options["dry_run"] else "qualified")
 
     def _tell(self, done: Qualified, verb: str) -> None:
@@ -103,16 +109,17 @@ def _field(by: str | None) -> tuple[str, Field[Any, Any]]:
     model = get_user_model()
     if by == "pk":
         return by, key_field()
-    names = [field.name for field in model._meta.concrete_fields if not field.is_relation]
-    if by is None or (by == "username" and by not in names):
-        by = model.USERNAME_FIELD
-    try:
-        field = model._meta.get_field(by)
-    except FieldDoesNotExist:
-        field = None
-    if not isinstance(field, Field) or field.is_relation:
-        raise CommandError(f"--by takes username, pk, or another field of {model._meta.label}: {', '.join(names)}.")
+    field = identifying(model.USERNAME_FIELD if by is None else by)
+    if field is None and by == "username":
+        field = identifying(model.USERNAME_FIELD)
+    if field is None:
+        names = ", ".join(suggested())
+        raise _wrong(f"--by takes username, pk, or another field of {model._meta.label}, such as {names}.")
     return field.name, field
+
+
+def _wrong(text: str) -> CommandError:
+    return CommandError(text, returncode=WRONG)
 
 
 def _given(accounts: Iterable[str]) -> Iterator[str]:

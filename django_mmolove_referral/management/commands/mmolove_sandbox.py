@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import secrets
-import shlex
 import signal
 import time
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from ...sandbox.core import Sandbox
 from ...sandbox.server import SandboxServer
+from ..base import ReferralCommand
 
 GENERATED_ID = "sandbox"
 
 
-class Command(BaseCommand):
+class Command(ReferralCommand):
     help = "Runs a local MMOLove: share links, the referral endpoint and a page with its log. Needs no database."
     requires_system_checks = ()
 
@@ -82,15 +83,31 @@ class Command(BaseCommand):
             listener.stop()
 
     def _introduce(self, listener: SandboxServer, generated: str | None) -> None:
-        self.stdout.write(f"MMOLove sandbox at {listener.url}/ (Ctrl-C stops it). For the portal:")
-        for server_id in listener.sandbox.server_ids:
-            secret = shlex.quote(generated) if generated else "  # as given with --server"
-            self.stdout.write("")
-            self.stdout.write(f"MMOLOVE_SERVER_ID={shlex.quote(server_id)}")
-            self.stdout.write(f"MMOLOVE_REFERRAL_SECRET={secret}")
-            self.stdout.write(f"MMOLOVE_ENDPOINT={listener.endpoint}")
-            self.stdout.write(f"MMOLOVE_SHARE_URL={listener.share_url(server_id)}")
+        self.stdout.write(f"MMOLove sandbox at {listener.url}/ (Ctrl-C stops it). For the portal's settings:\n\n")
+        first, *others = listener.sandbox.server_ids
+        self.stdout.write("MMOLOVE_REFERRAL = {")
+        self._tell(listener, first, generated, "    ")
+        if others:
+            self.stdout.write('    "SERVERS": {')
+            for number, server_id in enumerate(others, 2):
+                self.stdout.write(f'        "server-{number}": {{')
+                self._tell(listener, server_id, generated, "            ")
+                self.stdout.write("        },")
+            self.stdout.write("    },")
+        self.stdout.write("}")
         self.stdout.flush()  # whoever starts it through a pipe waits for these lines
+
+    def _tell(self, listener: SandboxServer, server_id: str, generated: str | None, indent: str) -> None:
+        remark = "" if generated else "  # the one given with --server"
+        self.stdout.write(f'{indent}"SERVER_ID": {_literal(server_id)},')
+        self.stdout.write(f'{indent}"SECRET": {_literal(generated or "")},{remark}')
+        self.stdout.write(f'{indent}"ENDPOINT": {_literal(listener.endpoint)},')
+        self.stdout.write(f'{indent}"SHARE_URL": {_literal(listener.share_url(server_id))},')
+
+
+def _literal(text: str) -> str:
+    """As Python reads it, in the quotes of the documentation."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _parse_servers(given: list[str]) -> dict[str, str]:

@@ -6,15 +6,16 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
 from ... import stats
 from ...advice import when
 from ...doctor import needs
 from ...masking import printable
+from ..base import ReferralCommand
 
 
-class Command(BaseCommand):
+class Command(ReferralCommand):
     help = (
         "Tell how referrals and deliveries stand: what needs attention, the last days, what is open, and how fast "
         "MMOLove answers. The same numbers as on the overview in the admin. --json is for machines: its keys stay."
