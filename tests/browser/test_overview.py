@@ -195,6 +195,8 @@ def test_a_list_fits_beside_its_filters(strained: Portal, visit: Visit, scheme: 
     owner.open(f"{INDEX}{at}")
     page = owner.page
     assert page.locator("#result_list tbody tr").count() >= 3
+    expect(page.locator(".object-tools").get_by_role("link", name="Overview")).to_be_visible()
+    expect(page.locator(".mmolove-to-filter")).to_be_hidden()  # the filters are in view
     assert (
         page.evaluate(
             "(() => { const list = document.querySelector('.results'); return list.scrollWidth - list.clientWidth })()"
