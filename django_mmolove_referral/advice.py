@@ -10,9 +10,11 @@ from urllib.parse import urlsplit
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from .conf import SETTING, ConfigError, Server, conf
 from .delivery.dry_run import DryRun
+from .delivery.failing import Failing
 from .delivery.rewards import NO_RECEIVER
 from .delivery.send import CLOCKS_AGREE
 from .models import DeliveryAttempt, OutboundEvent, Referral, Reward, ServerHealth
@@ -193,29 +195,50 @@ def of_clock(skew: float, host: str) -> Advice | None:
     )
 
 
-def of_server(server: Server, health: ServerHealth | None) -> Advice:
-    """How delivery to a server stands."""
+def of_server(server: Server, health: ServerHealth | None, failing: Failing | None = None) -> Advice:
+    """How delivery to a server stands. ``failing``: what failed there since its last success."""
     try:
         server.credentials()
     except ConfigError as error:
         return Advice(_("Nothing is delivered."), str(error))
+    if failing is not None:
+        return _of_failing(server, health, failing)
     if health is None or health.state == ServerHealth.State.OPEN:
+        if health is None or health.last_success_at is None:
+            return Advice(
+                _("Nothing has been delivered to it yet."), _("Sending a test event finds out whether delivery works.")
+            )
         return Advice(_("Delivery works as far as is known."), _("Nothing is to be done."))
     told = of_answer(server.alias, _status_in(health.reason), health.reason, health)
     return Advice(
-        _("Delivery has been paused (since %(since)s). %(cause)s") % {"since": when(health.since), "cause": told.cause},
+        _("Delivery has been paused (since %(since)s). %(cause)s")
+        % {"since": exactly(health.since), "cause": told.cause},
         _(
             "%(cure)s Events wait meanwhile, and none is lost. The next dry run (%(probe)s) finds out whether it works "
             "again; sending a test event does so now."
         )
-        % {"cure": told.cure, "probe": when(health.probe_at)},
+        % {"cure": told.cure, "probe": exactly(health.probe_at)},
     )
+
+
+def _of_failing(server: Server, health: ServerHealth | None, failing: Failing) -> Advice:
+    told = of_answer(server.alias, failing.status, failing.error, health)
+    cause = ngettext(
+        "The last try of %(count)d event failed. %(cause)s",
+        "The last tries of %(count)d events failed. %(cause)s",
+        failing.count,
+    ) % {"count": failing.count, "cause": told.cause}
+    if failing.next_at is None or failing.next_at <= timezone.now():
+        cure = _("%(cure)s The next delivery run finds out whether it works again; sending a test event does so now.")
+        return Advice(cause, cure % {"cure": told.cure})
+    cure = _("%(cure)s The next try (%(due)s) finds out whether it works again; sending a test event does so now.")
+    return Advice(cause, cure % {"cure": told.cure, "due": exactly(failing.next_at)})
 
 
 def of_reward(reward: Reward) -> Advice:
     """Why a reward is where it is."""
     if reward.state == Reward.State.GRANTED:
-        return Advice(_("It has been granted (%s).") % when(reward.granted_at), _("Nothing is to be done."))
+        return Advice(_("It has been granted (%s).") % exactly(reward.granted_at), _("Nothing is to be done."))
     if reward.state == Reward.State.CANCELLED:
         return Advice(_("The referral ended without a reward before it was granted."), _("Nothing is to be done."))
     if reward.last_error == NO_RECEIVER:
@@ -233,7 +256,7 @@ def of_reward(reward: Reward) -> Advice:
         return Advice(
             cause,
             _("Mend the receiver of referral_qualified. It is tried again by itself (%s), or at once with “Retry now”.")
-            % when(reward.due_at),
+            % exactly(reward.due_at),
         )
     return Advice(
         _("It is due and will be granted by the next delivery run."),
@@ -298,7 +321,7 @@ def _of_pending(event: OutboundEvent, health: ServerHealth | None) -> Advice:
         return Advice(_("A worker is sending it now."), _("Nothing is to be done."))
     if event.attempts:
         told = of_answer(event.server, event.last_status or 0, event.last_error, health)
-        return Advice(told.cause, _("%(cure)s (Next try: %(due)s)") % {"cure": told.cure, "due": when(event.due_at)})
+        return Advice(told.cause, _("%(cure)s (Next try: %(due)s)") % {"cure": told.cure, "due": exactly(event.due_at)})
     return Advice(
         _("It is due and leaves with the next delivery run."),
         _("If it stays so, nothing delivers: see MMOLOVE_REFERRAL['DISPATCH'] = '%s'.") % _dispatch(),
@@ -394,3 +417,8 @@ def when(moment: datetime | None, form: str = "DATETIME_FORMAT") -> str:
     if moment is None:
         return "-"
     return date_format(timezone.localtime(moment) if timezone.is_aware(moment) else moment, form)
+
+
+def exactly(moment: datetime | None) -> str:
+    """A moment to the second, with the time zone that it is told in: dry runs and first retries are seconds apart."""
+    return when(moment, "Y-m-d H:i:s T").strip()

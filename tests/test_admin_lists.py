@@ -221,6 +221,34 @@ def capped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base.LogAdmin, "list_per_page", 2)
 
 
+@pytest.mark.parametrize("model", LISTS)
+def test_a_list_that_shows_everything_offers_nothing_more(model: str, owner: Client) -> None:
+    RewardFactory.create(referral=event().referral)
+    assert "Show all" not in page(owner, f"{model}_changelist")
+    assert "Show all" in page(owner, f"{model}_changelist", q="nobody")
+    state = {"outboundevent": "pending", "referral": "qualified", "reward": "due"}[model]
+    assert "Show all" in page(owner, f"{model}_changelist", state__exact=state)
+
+
+@pytest.mark.parametrize("model", ["outboundevent", "referral"])
+def test_the_server_is_a_column_where_there_are_several(
+    model: str, owner: Client, configure: Callable[..., None]
+) -> None:
+    event()
+    assert "field-server" not in page(owner, f"{model}_changelist")
+    configure(SERVERS={"eu": {"SERVER_ID": "srv_eu", "SECRET": "a1b2c3d4e5"}})
+    assert '<td class="field-server">default</td>' in page(owner, f"{model}_changelist")
+
+
+def test_a_long_error_is_there_as_a_whole_for_whoever_points_at_it(owner: Client) -> None:
+    error = 'IntegrityError: insert on table "purse" violates a constraint. ' * 6
+    RewardFactory.create(attempts=1, last_error=error)
+    html = page(owner, "reward_changelist")
+    told = error.replace('"', "&quot;")
+    assert f'<td class="field-error"><span class="mmolove-cut" title="{told}">{told}</span></td>' in html
+    assert "style=" not in html
+
+
 @pytest.mark.usefixtures("capped")
 @pytest.mark.parametrize(("rows", "said"), [(5, "5 outbound events"), (6, "5+ outbound events")])
 def test_a_count_ends_at_its_cap_and_says_so(rows: int, said: str, owner: Client) -> None:

@@ -18,7 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path, reverse
 from django.utils import timezone
 
-from django_mmolove_referral import attach_referral
+from django_mmolove_referral import advice, attach_referral
 from django_mmolove_referral.admin import (
     OutboundEventAdmin,
     ReferralAdmin,
@@ -33,7 +33,7 @@ from django_mmolove_referral.sandbox.faults import Fault
 from .conftest import Table
 from .factories import EventFactory, ReferralFactory, RewardFactory, UserFactory
 from .portal import urlpatterns as portal_urls
-from .test_admin import Staff, owner, page, staff
+from .test_admin import Staff, act, owner, page, staff
 
 __all__ = ["owner", "staff"]  # fixtures
 
@@ -106,7 +106,7 @@ def test_a_timeline_tells_every_step(owner: Client) -> None:
         text_of(step).strip()
         for step in html.split('<ol class="mmolove-timeline">')[1].split("</ol>")[0].split("</li>")
     ]
-    assert [re.sub(r" The answer.*", "", step) for step in steps if step] == [
+    assert [re.sub(r" UTC| The answer.*", "", step) for step in steps if step] == [
         "written 2030-01-31 12:00:00 The portal wrote it down, to be sent.",
         "no answer 2030-01-31 12:00:01 · 40 ms No complete answer came from MMOLove: no answer within 15 s.",
         "HTTP 503 2030-01-31 12:00:02 · 41 ms MMOLove, or a proxy before it, has a fault: HTTP 503 with an HTML page.",
@@ -121,16 +121,36 @@ def test_a_timeline_tells_every_step(owner: Client) -> None:
     assert "&lt;h1&gt;maintenance&lt;/h1&gt;" in html
 
 
+def test_moments_are_told_to_the_second_in_the_current_time_zone() -> None:
+    row = EventFactory.create(due_at="2030-01-31T12:00:07Z", attempts=1, last_status=503, last_error="HTTP 503")
+    row.refresh_from_db()
+    with timezone.override("Europe/Paris"):
+        assert timeline.timeline(row)[-1].words == "Its next try is due: 2030-01-31 13:00:07 CET"
+        assert advice.of_event(row, None).cure.endswith("(Next try: 2030-01-31 13:00:07 CET)")
+
+
+def test_attempts_say_since_when_they_count(owner: Client) -> None:
+    row = EventFactory.create(state="exhausted", attempts=10, last_status=503)
+    for second in range(10):
+        DeliveryAttempt.objects.create(
+            event=row, started_at=f"2030-01-31T12:00:0{second}Z", duration_ms=9, signed_at=0, status=503, error="no"
+        )
+    act(owner, "outboundevent", "redeliver", row)
+    html = " ".join(text_of(page(owner, "outboundevent_change", row.pk)).split())
+    assert html.count("no answer") + html.count("HTTP 503") >= 10
+    assert "Attempts since it was written or last redelivered: 0" in html
+
+
 @pytest.mark.parametrize(
     ("values", "last"),
     [
         ({"state": "waiting"}, ("now", "waiting", "It waits for the event that has to be accepted before it.")),
         ({"claim": uuid4()}, ("now", "pending", "It is on its way.")),
-        ({"due_at": "2030-01-31T12:00Z"}, ("now", "pending", "Its next try is due: Jan. 31, 2030, noon")),
-        ({"state": "rejected", "settled_at": "2030-01-31T12:00Z"}, ("2030-01-31 12:00:00", "rejected", "")),
+        ({"due_at": "2030-01-31T12:00Z"}, ("now", "pending", "Its next try is due: 2030-01-31 12:00:00 UTC")),
+        ({"state": "rejected", "settled_at": "2030-01-31T12:00Z"}, ("2030-01-31 12:00:00 UTC", "rejected", "")),
         (
             {"state": "cancelled", "reason": "expired", "settled_at": "2030-01-31T12:00Z"},
-            ("2030-01-31 12:00:00", "cancelled", "the token expired"),
+            ("2030-01-31 12:00:00 UTC", "cancelled", "the token expired"),
         ),
     ],
 )

@@ -15,6 +15,7 @@ from django_mmolove_referral import advice
 from django_mmolove_referral.client import Attempt
 from django_mmolove_referral.conf import conf
 from django_mmolove_referral.delivery.dry_run import DryRun
+from django_mmolove_referral.delivery.failing import Failing
 from django_mmolove_referral.models import DeliveryAttempt, OutboundEvent, Referral, Reward, ServerHealth
 from django_mmolove_referral.protocol import Answer, Verdict
 
@@ -316,7 +317,7 @@ def test_an_event_in_a_workers_hands_says_so() -> None:
 def test_an_event_that_failed_says_when_it_is_tried_again() -> None:
     row = event("pending", attempts=2, last_status=503, last_error="HTTP 503")
     row.due_at = datetime(2030, 1, 31, 18, 30, tzinfo=timezone.utc)
-    assert advice.of_event(row, None).cure.endswith("tried again by itself. (Next try: Jan. 31, 2030, 6:30 p.m.)")
+    assert advice.of_event(row, None).cure.endswith("tried again by itself. (Next try: 2030-01-31 18:30:00 UTC)")
 
 
 def test_an_event_of_a_paused_server_says_what_the_server_waits_for() -> None:
@@ -330,12 +331,36 @@ def test_an_event_of_a_paused_server_says_what_the_server_waits_for() -> None:
     )
     told = advice.of_event(event("pending"), health)
     assert told == advice.Advice(
-        "Delivery has been paused (since Jan. 31, 2030, 6:30 p.m.). MMOLove, or a proxy before it, has a fault: HTTP 503: "
+        "Delivery has been paused (since 2030-01-31 18:30:00 UTC). MMOLove, or a proxy before it, has a fault: HTTP 503: "
         "maintenance.",
-        f"{BY_ITSELF} Events wait meanwhile, and none is lost. The next dry run (Jan. 31, 2030, "
-        "6:35 p.m.) finds out whether it works again; sending a test event does so now.",
+        f"{BY_ITSELF} Events wait meanwhile, and none is lost. The next dry run (2030-01-31 "
+        "18:35:00 UTC) finds out whether it works again; sending a test event does so now.",
     )
     assert advice.of_server(conf.server("default"), health) == told
+
+
+def test_a_server_to_which_nothing_was_ever_delivered_is_not_said_to_work() -> None:
+    server = conf.server("default")
+    told = advice.Advice(
+        "Nothing has been delivered to it yet.", "Sending a test event finds out whether delivery works."
+    )
+    assert advice.of_server(server, None) == told
+    assert advice.of_server(server, ServerHealth(server="default")) == told
+    worked = ServerHealth(server="default", last_success_at=django_timezone.now())
+    assert advice.of_server(server, worked).cause == "Delivery works as far as is known."
+
+
+def test_an_open_server_at_which_tries_fail_says_what_failed_and_when_it_is_tried_again() -> None:
+    server, again = conf.server("default"), datetime(2130, 1, 31, 18, 30, 7, tzinfo=timezone.utc)
+    assert advice.of_server(server, None, Failing(1, 503, "HTTP 503", again)) == advice.Advice(
+        "The last try of 1 event failed. MMOLove, or a proxy before it, has a fault: HTTP 503.",
+        f"{BY_ITSELF} The next try (2130-01-31 18:30:07 UTC) finds out whether it works again; sending a test event "
+        "does so now.",
+    )
+    for over in (None, datetime(2000, 1, 1, tzinfo=timezone.utc)):
+        told = advice.of_server(server, None, Failing(2, 503, "HTTP 503", over))
+        assert told.cause.startswith("The last tries of 2 events failed. ")
+        assert "The next delivery run finds out whether it works again;" in told.cure
 
 
 def test_an_event_without_credentials_names_the_key(configure: Callable[..., None]) -> None:
@@ -387,7 +412,7 @@ def test_a_waiting_event_says_for_what(registered: str | None, kind: str, cause:
     [
         (
             {"state": "granted", "granted_at": datetime(2030, 1, 31, 18, 30, tzinfo=timezone.utc)},
-            "It has been granted (Jan. 31, 2030, 6:30 p.m.).",
+            "It has been granted (2030-01-31 18:30:00 UTC).",
             NOTHING,
         ),
         ({"state": "cancelled"}, "The referral ended without a reward before it was granted.", NOTHING),

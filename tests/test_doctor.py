@@ -28,10 +28,12 @@ from django_mmolove_referral import advice, attach_referral, doctor, tasks
 from django_mmolove_referral.conf import conf
 from django_mmolove_referral.delivery import dispatch, health, life
 from django_mmolove_referral.delivery.dry_run import dry_run
+from django_mmolove_referral.delivery.failing import failing
 from django_mmolove_referral.delivery.rewards import NO_RECEIVER
 from django_mmolove_referral.doctor import needs
 from django_mmolove_referral.models import Heartbeat, OutboundEvent, Referral, Reward, ServerHealth
 from django_mmolove_referral.sandbox.core import Sandbox
+from django_mmolove_referral.sandbox.faults import Fault
 from tests import portal
 from tests.clock import let_pass
 from tests.conftest import SECRET, Granted
@@ -593,6 +595,30 @@ def test_a_paused_server(alive: None, sandbox: Sandbox, mint: Callable[..., str]
     assert set(findings()) == HEALTHY
 
 
+def test_a_fresh_portal_is_not_said_to_deliver(alive: None) -> None:
+    assert findings("--offline")["server.open"]["seen"] == "Nothing has been delivered to it yet."
+
+
+def test_the_first_fault_of_an_outage(
+    alive: None, sandbox: Sandbox, mint: Callable[..., str], drain: Callable[..., Any]
+) -> None:
+    attach_referral(create("bob@example.com"), mint())
+    sandbox.script(Fault(status=503))
+    drain()
+    assert wrong("--offline") == {"delivery.failing": "warning"}
+    told = findings("--offline")
+    assert "server.open" not in told
+    admins = advice.of_server(conf.server("default"), None, failing("default", None))
+    assert (told["delivery.failing"]["seen"], told["delivery.failing"]["cure"]) == (admins.cause, admins.cure)
+    assert findings()["delivery.failing"]["cure"].startswith("Nothing is to be done: the dry run has just passed")
+    sandbox.outage()
+    assert wrong() == {"dry_run.failed": "error"}, "which says how it stands now"
+    sandbox.clear_faults()
+    let_pass(60)
+    drain()
+    assert findings("--offline")["server.open"]["seen"] == "Delivery works as far as is known."
+
+
 def test_what_failed_is_counted(alive: None) -> None:
     EventFactory.create_batch(2, state="rejected", last_status=404)
     EventFactory.create(state="exhausted", last_status=503)
@@ -610,10 +636,11 @@ def test_counts_end_somewhere(alive: None, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("alive")
-@pytest.mark.parametrize("failing", [0, 1])
-def test_however_many_rows_there_are_each_query_reads_so_many(failing: int) -> None:
+@pytest.mark.parametrize("failed", [0, 1])
+def test_however_many_rows_there_are_each_query_reads_so_many(failed: int) -> None:
     """Of the tables that grow, the first entries of an index, or a count that ends somewhere."""
-    RewardFactory.create(attempts=failing)
+    RewardFactory.create(attempts=failed)
+    EventFactory.create(attempts=failed, attempted_at=timezone.now() if failed else None)
     needed = []
     for _more in range(2):
         for server in ("default", "atlantis"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,15 @@ from django_mmolove_referral.delivery.rewards import NO_RECEIVER
 from django_mmolove_referral.doctor.delivery import CAP
 from django_mmolove_referral.models import DeliveryAttempt, Heartbeat, OutboundEvent, Referral, Reward, ServerHealth
 from django_mmolove_referral.sandbox.core import Sandbox
+from django_mmolove_referral.sandbox.faults import Fault
 from django_mmolove_referral.stats import COUNTED, collect
 
 from .clock import let_pass
 from .conftest import Granted
+from .delivery.conftest import sign_up
 from .factories import EventFactory, ReferralFactory, RewardFactory, UserFactory
+
+__all__ = ["sign_up"]  # a fixture
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("debugging")]
 
@@ -152,6 +156,49 @@ def test_a_paused_server(owner: Client, granted: Granted) -> None:
     page = content(owner)
     assert page.count("412 s ahead of MMOLove&#x27;s, so its signatures are refused") == 2
     assert "-412 s (web-1)" in page
+
+
+def test_the_first_fault_of_an_outage_is_told(
+    owner: Client,
+    granted: Granted,
+    sandbox: Sandbox,
+    sign_up: Callable[..., Any],
+    drain: Callable[..., Any],
+    django_assert_num_queries: Any,
+) -> None:
+    sign_up()
+    sandbox.script(Fault(status=503))
+    drain()
+    event = OutboundEvent.objects.get()
+    assert (event.state, event.last_status, ServerHealth.objects.filter(state="paused").count()) == ("pending", 503, 0)
+    due = timezone.localtime(event.due_at).strftime("%Y-%m-%d %H:%M:%S %Z")
+    (need,) = attention("admin")
+    assert (need.finding.id, need.urgent, need.finding.seen, need.finding.cure) == (
+        "delivery.failing",
+        False,
+        "The last try of 1 event failed. MMOLove, or a proxy before it, has a fault: HTTP 503 with an HTML page.",
+        (
+            f"Nothing is to be done: it is tried again by itself. The next try ({due}) finds out whether it works "
+            "again; sending a test event does so now."
+        ),
+    )
+    assert need.link == "/admin/mmolove_referral/outboundevent/?state__exact=pending&server=default"
+    assert "1 outbound event" in html(owner, need.link)
+    page = content(owner)
+    assert page.count("The last try of 1 event failed.") == 2  # at the top and on the card
+    assert "All is well" not in page
+    assert "Delivery works" not in page
+    assert '<span class="mmolove-badge mmolove-busy">open</span>' in page
+    for _more in range(2):
+        with django_assert_num_queries(36):
+            html(owner)
+        EventFactory.create(attempts=1, attempted_at=timezone.now(), last_status=503, last_error="HTTP 503")
+    assert "The last tries of 3 events failed." in content(owner)
+    OutboundEvent.objects.exclude(pk=event.pk).delete()
+    let_pass(60)
+    drain()
+    assert ids() == []
+    assert "Delivery works as far as is known." in content(owner)
 
 
 def test_another_than_the_default_server_is_named(granted: Granted, configure: Configure) -> None:
@@ -396,8 +443,8 @@ def test_the_numbers(owner: Client, granted: Granted) -> None:
     since = date_format(collect().days[0].day, "MONTH_DAY_FORMAT")
     for words in (
         "The last 30 days",
-        f"Accepted 1 requests since {since}",
-        f"Refused 1 requests since {since}; 1 more got no usable answer",
+        f"Accepted 1 request since {since}",
+        f"Refused 1 request since {since}; 1 more got no usable answer",
         "Open 1 1 pending, 0 waiting for another event",
         "Oldest open 0\xa0minutes".replace("\xa0", " "),
         "Answer time 20 ms median of the last 3; 95 % within 1,500 ms",
@@ -412,6 +459,34 @@ def test_the_numbers(owner: Client, granted: Granted) -> None:
     assert page.count("<table") == 4
     assert 'role="img"' in page
     assert "style=" not in page
+
+
+def test_one_is_one(owner: Client, granted: Granted) -> None:
+    EventFactory.create()
+    page = content(owner)
+    assert "</span> 1 sign-up</li>" in page
+    assert "by day: 1 sign-up<" in page
+    assert ": 1 sign-up</title></rect>" in page
+    assert "1 sign-ups" not in page
+    ReferralFactory.create()
+    assert "</span> 2 sign-ups</li>" in content(owner)
+
+
+def test_times_on_a_card_are_told_to_the_second(owner: Client, granted: Granted) -> None:
+    moment = datetime(2030, 1, 31, 18, 30, 7, tzinfo=timezone.get_default_timezone())
+    ServerHealth.objects.create(
+        server="default", state="paused", reason="HTTP 503", since=moment, probe_at=moment, last_success_at=moment
+    )
+    assert content(owner).count("2030-01-31 18:30:07 UTC") == 6  # of both texts two each, and two on the card
+
+
+def test_a_page_has_the_name_that_leads_to_it(owner: Client, granted: Granted) -> None:
+    name = "Server health"
+    assert f">{name}</a>" in html(owner, "/admin/mmolove_referral/")
+    assert f"<h1>{name}</h1>" in html(owner, "/admin/mmolove_referral/serverhealth/")
+    assert f">{name}</h2>" in content(owner)
+    tested = owner.post("/admin/mmolove_referral/serverhealth/default/test/").content.decode()
+    assert f'<li><a href="/admin/mmolove_referral/serverhealth/">{name}</a></li>' in tested
 
 
 def test_markup_is_text(owner: Client, granted: Granted, configure: Configure) -> None:
@@ -440,12 +515,12 @@ def test_no_secret_and_no_token(owner: Client, granted: Granted) -> None:
 def test_the_number_of_queries_is_constant(owner: Client, granted: Granted, django_assert_num_queries: Any) -> None:
     EventFactory.create()
     RewardFactory.create(referral__referrer=UserFactory.create())
-    with django_assert_num_queries(33):
+    with django_assert_num_queries(35):
         html(owner)
     for _number in range(5):
         EventFactory.create(referral__referrer=UserFactory.create(), state="waiting")
         RewardFactory.create(referral__referrer=UserFactory.create())
-    with django_assert_num_queries(33):
+    with django_assert_num_queries(35):
         html(owner)
 
 
@@ -583,7 +658,8 @@ def test_every_word_goes_through_gettext(owner: Client, configure: Configure) ->
     texts = re.findall(r">([^<>]+)<", page) + re.findall(r'(?:aria-label|value)="([^"]+)"', page)
     untranslated = [text.strip() for text in texts if re.search(r"[a-zA-Z]", _outside(text))]
     data = r"(default|eu|gone|srv_\w+|http://\S+|reg-\d+|99 s \(\)|[a-z_]+\.[a-z_]+|MMOLOVE_REFERRAL\[.*|[\w-]{30,})"
-    assert [text for text in untranslated if not re.fullmatch(data, text)] == []
+    moment = r"[\d-]{10} [\d:]{8} UTC"
+    assert [text for text in untranslated if not re.fullmatch(f"{data}|{moment}", text)] == []
     assert len(ids()) >= 7
 
 

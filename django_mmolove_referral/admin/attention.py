@@ -20,6 +20,7 @@ PLACES: dict[str, tuple[str, Query]] = {
     "settings.missing": ("serverhealth", {}),
     "server.paused": ("serverhealth", {}),
     "server.unknown": ("outboundevent", {}),
+    "delivery.failing": ("outboundevent", _PENDING),
     "clock.skew": ("serverhealth", {}),
     "dispatcher.silent": ("outboundevent", _PENDING),
     "sweep.silent": ("outboundevent", _PENDING),

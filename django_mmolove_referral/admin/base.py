@@ -16,9 +16,11 @@ from django.http.response import HttpResponseBase
 from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext, gettext_lazy, ngettext
 
+from .. import advice
 from ..advice import Advice
+from ..conf import ConfigError, conf
 from ..models import OutboundEvent, Referral
 from .export import Columns, exported
 from .filters import parameters
@@ -96,6 +98,14 @@ class LogAdmin(ReadOnly, ModelAdmin[Row]):
         return request.user.has_perm(f"mmolove_referral.{permission}")
 
     # -- the list
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """Without the server where there is but one: room is short."""
+        return [name for name in super().get_list_display(request) if name != "server" or _several_servers()]
+
+    @admin.display(description=gettext_lazy("created at"))
+    def written(self, row: Any) -> str:
+        return advice.when(row.created_at, "SHORT_DATETIME_FORMAT")
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return LogChangeList
@@ -179,6 +189,18 @@ def badge(obj: Any) -> SafeString:
     return format_html(
         '<span class="mmolove-badge mmolove-{}">{}</span>', TONES.get(obj.state, "over"), obj.get_state_display()
     )
+
+
+def cut(text: object) -> SafeString:
+    """As much of a text as a list has room for; the whole is there to be pointed at, and read out."""
+    return format_html('<span class="mmolove-cut" title="{}">{}</span>', text, text)
+
+
+def _several_servers() -> bool:
+    try:
+        return len(conf.servers) > 1
+    except ConfigError:
+        return True
 
 
 def explained(advice: Advice) -> SafeString:

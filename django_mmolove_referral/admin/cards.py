@@ -9,6 +9,7 @@ from django.utils.translation import gettext as _
 
 from .. import advice
 from ..conf import ConfigError, Server, conf
+from ..delivery.failing import failing
 from ..models import ServerHealth
 from .base import TONES
 
@@ -21,6 +22,8 @@ class Card:
     server_id: str
     endpoint: str
     health: ServerHealth
+    last_success: str
+    next_probe: str
     state: str
     tone: str
     advice: advice.Advice
@@ -40,12 +43,15 @@ def _card(server: Server, health: ServerHealth | None) -> Card:
         endpoint, usable = server.credentials().endpoint, True
     except ConfigError:
         endpoint, usable = "", False
+    failed = failing(server.alias, health)
     return Card(
         alias=server.alias,
         server_id=server.server_id,
         endpoint=endpoint,
         health=health,
+        last_success=advice.exactly(health.last_success_at),
+        next_probe=advice.exactly(health.probe_at),
         state=str(health.get_state_display()) if usable else _("not configured"),
-        tone=TONES[health.state] if usable else "bad",
-        advice=advice.of_server(server, health),
+        tone="bad" if not usable else "busy" if failed else TONES[health.state],
+        advice=advice.of_server(server, health, failed),
     )

@@ -6,7 +6,7 @@ are ``currentColor``, set by class in the stylesheet, so that they follow the ad
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from django.utils.html import format_html, format_html_join
@@ -28,6 +28,12 @@ class Series:
     name: str
     tone: str
     values: Sequence[int]
+    counted: Callable[[int], str] | None = None
+    """The name as it stands behind a number, where it depends on that."""
+
+    def of(self, count: int) -> str:
+        """The name as it stands behind ``count``."""
+        return self.name if self.counted is None else self.counted(count)
 
 
 def columns(names: Sequence[str], series: Sequence[Series], label: str) -> SafeString:
@@ -46,7 +52,7 @@ def columns(names: Sequence[str], series: Sequence[Series], label: str) -> SafeS
 
 
 def _column(number: int, name: str, series: Sequence[Series], top: int) -> SafeString:
-    said = "; ".join(f"{one.values[number]} {one.name}" for one in series)
+    said = "; ".join(f"{one.values[number]} {one.of(one.values[number])}" for one in series)
     marks, bottom = [], float(HEIGHT)
     for one in series:
         height = _height(one.values[number], top, len(series))
@@ -67,7 +73,7 @@ def _column(number: int, name: str, series: Sequence[Series], top: int) -> SafeS
 
 
 def _said(name: str, series: Series, number: int) -> str:
-    return f"{name}: {series.values[number]} {series.name}"
+    return f"{name}: {series.values[number]} {series.of(series.values[number])}"
 
 
 def _height(value: int, top: int, series: int) -> float:

@@ -20,7 +20,7 @@ from .. import advice
 from ..delivery.operate import cancel, hurry, may_cancel, may_redeliver, redeliver
 from ..masking import masked
 from ..models import OutboundEvent, ServerHealth
-from .base import LogAdmin, badge, blanked, explained, linked, linked_events
+from .base import LogAdmin, badge, blanked, cut, explained, linked, linked_events
 from .filters import EventsNeedingAttention, KindFilter, PeriodFilter, ServerFilter, StateFilter, StatusFilter
 from .operations import Operable, Operation
 from .search import referrals
@@ -60,13 +60,13 @@ CANCEL = Operation(
 
 class OutboundEventAdmin(Operable, LogAdmin[OutboundEvent]):
     list_display = (
-        "server_event_id",
+        "key",
         "state_badge",
         "status",
-        "account",
-        "written",
-        "kind",
         "attempts",
+        "account",
+        "kind",
+        "written",
         "server",
     )
     list_filter = (EventsNeedingAttention, StateFilter, KindFilter, StatusFilter, PeriodFilter, ServerFilter)
@@ -111,7 +111,7 @@ class OutboundEventAdmin(Operable, LogAdmin[OutboundEvent]):
                         ("kind", "server_event_id", "server"),
                         ("state_badge", "outcome", "reason"),
                         ("referral_link", "account", "reward_link", "siblings"),
-                        ("attempts", "due", "attempted_at"),
+                        ("counted", "due", "attempted_at"),
                         ("created_at", "settled_at"),
                     )
                 },
@@ -125,6 +125,10 @@ class OutboundEventAdmin(Operable, LogAdmin[OutboundEvent]):
 
     # -- columns and fields
 
+    @admin.display(description=_("idempotency key"))
+    def key(self, event: OutboundEvent) -> SafeString:
+        return cut(event.server_event_id)
+
     @admin.display(description=_("state"))
     def state_badge(self, event: OutboundEvent) -> SafeString:
         return badge(event)
@@ -135,9 +139,10 @@ class OutboundEventAdmin(Operable, LogAdmin[OutboundEvent]):
             return "-"
         return str(event.last_status) if event.last_status else gettext("no answer")
 
-    @admin.display(description=_("created at"))
-    def written(self, event: OutboundEvent) -> str:
-        return advice.when(event.created_at, "SHORT_DATETIME_FORMAT")
+    @admin.display(description=_("attempts since it was written or last redelivered"))
+    def counted(self, event: OutboundEvent) -> int:
+        """Not as many as the steps above: a redelivery starts the schedule anew, and faults of the server are free."""
+        return event.attempts
 
     @admin.display(description=_("account"))
     def account(self, event: OutboundEvent) -> SafeString | str:
@@ -158,7 +163,7 @@ class OutboundEventAdmin(Operable, LogAdmin[OutboundEvent]):
     @admin.display(description=_("due at"))
     def due(self, event: OutboundEvent) -> str:
         """When it is sent, if it still is: what is over keeps the end of its last lease there."""
-        return advice.when(event.due_at) if event.open else "-"
+        return advice.exactly(event.due_at) if event.open else "-"
 
     @admin.display(description=_("What this means"))
     def explanation(self, event: OutboundEvent) -> SafeString:

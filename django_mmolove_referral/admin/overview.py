@@ -91,13 +91,17 @@ def _tiles(stats: Stats, site: str) -> list[dict[str, Any]]:
         {
             "name": _("Accepted"),
             "number": _grouped(accepted),
-            "note": _("requests since %s") % since,
+            "note": ngettext("request since %s", "requests since %s", accepted) % since,
             "tone": "good",
         },
         {
             "name": _("Refused"),
             "number": _grouped(refused),
-            "note": _("requests since %(since)s; %(failed)s more got no usable answer")
+            "note": ngettext(
+                "request since %(since)s; %(failed)s more got no usable answer",
+                "requests since %(since)s; %(failed)s more got no usable answer",
+                refused,
+            )
             % {"since": since, "failed": _grouped(failed)},
             "tone": "bad" if refused else "over",
         },
@@ -133,8 +137,12 @@ def _signups(days: Sequence[Day]) -> dict[str, Any]:
     return _chart(
         _("Sign-ups by a share link"),
         days,
-        [Series(_("sign-ups"), "mmolove-series", [day.captured for day in days])],
+        [Series(_("sign-ups"), "mmolove-series", [day.captured for day in days], _signed_up)],
     )
+
+
+def _signed_up(count: int) -> str:
+    return ngettext("sign-up", "sign-ups", count)
 
 
 def _deliveries(days: Sequence[Day]) -> dict[str, Any]:
@@ -154,11 +162,11 @@ def _chart(title: str, days: Sequence[Day], series: Sequence[Series]) -> dict[st
     rows = list(zip(*(one.values for one in series), strict=True))
     totals = [sum(row) for row in rows]
     most = max(totals)
-    sums = ", ".join(f"{_grouped(sum(one.values))} {one.name}" for one in series)
+    sums = [f"{_grouped(sum(one.values))} {one.of(sum(one.values))}" for one in series]
     return {
         "title": title,
-        "svg": columns(names, series, _("%(title)s by day: %(sums)s") % {"title": title, "sums": sums}),
-        "series": [(one.name, one.tone, _grouped(sum(one.values))) for one in series],
+        "svg": columns(names, series, _("%(title)s by day: %(sums)s") % {"title": title, "sums": ", ".join(sums)}),
+        "series": [(one.name, one.tone, said) for one, said in zip(series, sums, strict=True)],
         "first": names[0],
         "last": names[-1],
         "most": _("Most on a day: %s") % _grouped(most),

@@ -82,5 +82,7 @@ class LogChangeList(ChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
+        if not (self.query or self.has_active_filters):
+            self.full_result_count = self.result_count  # all are shown: no "2 results (Show all)"
         if isinstance(self.result_list, QuerySet):  # all on one page
             self.result_list = self.paginator.rows(0, self.result_count)

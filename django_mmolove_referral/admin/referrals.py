@@ -69,7 +69,7 @@ class OutboundEventInline(ReadOnly, TabularInline[OutboundEvent, Referral]):
 
 
 class ReferralAdmin(Operable, LogAdmin[Referral]):
-    list_display = ("__str__", "account", "state_badge", "referred_by", "reward_badge", "server", "created_at")
+    list_display = ("number", "state_badge", "account", "referred_by", "reward_badge", "attached", "server")
     list_filter = (StateFilter, ServerFilter)
     list_select_related = ("user", "referrer", "reward")
     operations = (QUALIFY,)
@@ -117,6 +117,14 @@ class ReferralAdmin(Operable, LogAdmin[Referral]):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Referral | None = None) -> Any:
         return flatten_fieldsets(self.get_fieldsets(request, obj))
+
+    @admin.display(description=_("referral"))
+    def number(self, referral: Referral) -> Any:
+        return referral.pk
+
+    @admin.display(description=_("attached at"))
+    def attached(self, referral: Referral) -> str:
+        return self.written(referral)
 
     @admin.display(description=_("What this means"))
     def explanation(self, referral: Referral) -> SafeString:

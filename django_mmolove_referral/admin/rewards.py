@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from .. import advice
 from ..delivery.operate import retry_reward
 from ..models import Reward
-from .base import LogAdmin, badge, explained, linked, linked_events, unknown
+from .base import LogAdmin, badge, cut, explained, linked, linked_events, unknown
 from .filters import RewardsNeedingAttention, StateFilter
 from .operations import Operable, Operation
 
@@ -30,7 +30,7 @@ RETRY = Operation(
 
 
 class RewardAdmin(Operable, LogAdmin[Reward]):
-    list_display = ("__str__", "state_badge", "referred_by", "account", "attempts", "last_error", "created_at")
+    list_display = ("of", "state_badge", "error", "attempts", "referred_by", "account", "written")
     list_filter = (RewardsNeedingAttention, StateFilter)
     list_select_related = ("referral__user", "referral__referrer")
     actions = ("retry",)
@@ -81,6 +81,14 @@ class RewardAdmin(Operable, LogAdmin[Reward]):
         "last_error",
     )
 
+    @admin.display(description=_("reward of referral"))
+    def of(self, reward: Reward) -> int:
+        return reward.referral_id
+
+    @admin.display(description=_("last error"))
+    def error(self, reward: Reward) -> SafeString | str:
+        return cut(reward.last_error) if reward.last_error else "-"
+
     @admin.display(description=_("state"))
     def state_badge(self, reward: Reward) -> SafeString:
         return badge(reward)
@@ -103,7 +111,7 @@ class RewardAdmin(Operable, LogAdmin[Reward]):
 
     @admin.display(description=_("due at"))
     def due(self, reward: Reward) -> str:
-        return advice.when(reward.due_at) if reward.state == reward.State.DUE else "-"
+        return advice.exactly(reward.due_at) if reward.state == reward.State.DUE else "-"
 
     @admin.display(description=_("What this means"))
     def explanation(self, reward: Reward) -> SafeString:

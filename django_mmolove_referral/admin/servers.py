@@ -9,6 +9,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import router
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
@@ -44,7 +45,7 @@ class ServerHealthAdmin(LogAdmin[ServerHealth]):
             self,
             request,
             "servers",
-            _("MMOLove servers"),
+            capfirst(str(self.opts.verbose_name_plural)),
             may_test=self.may(request, "send_test_event"),
             servers=self._servers(request),
         )

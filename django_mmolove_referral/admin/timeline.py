@@ -32,7 +32,7 @@ def timeline(event: OutboundEvent) -> list[Step]:
     words = _("The portal wrote it down, to be sent.")
     if len(attempts) > SHOWN:
         words += " " + _("Of its attempts, these are the last %d.") % SHOWN
-    steps = [Step(_moment(event.created_at), _("written"), words)]
+    steps = [Step(advice.exactly(event.created_at), _("written"), words)]
     steps += [_attempt(event, attempt) for attempt in reversed(attempts[:SHOWN])]
     return [*steps, _end(event)]
 
@@ -41,7 +41,7 @@ def _attempt(event: OutboundEvent, attempt: DeliveryAttempt) -> Step:
     told = advice.of_attempt(event, attempt)
     good = attempt.status == 200 and not attempt.error
     return Step(
-        when=_moment(attempt.started_at),
+        when=advice.exactly(attempt.started_at),
         title=_("HTTP %d") % attempt.status if attempt.status else _("no answer"),
         words=told,
         tone="good" if good else "bad",
@@ -57,14 +57,10 @@ def _end(event: OutboundEvent) -> Step:
         event.State.PENDING: _("It is on its way."),
     }.get(event.State(event.state), "")
     if event.state == event.State.PENDING and event.claim is None:
-        words = _("Its next try is due: %s") % advice.when(event.due_at)
+        words = _("Its next try is due: %s") % advice.exactly(event.due_at)
     if event.state == event.State.CANCELLED:
         words = event.get_reason_display()
     if event.state == event.State.ACCEPTED:
         words = event.get_outcome_display()
-    when = _("now") if event.open else _moment(event.settled_at)
+    when = _("now") if event.open else advice.exactly(event.settled_at)
     return Step(when, str(event.get_state_display()), str(words), TONES.get(event.state, "over"))
-
-
-def _moment(moment: object) -> str:
-    return advice.when(moment, "Y-m-d H:i:s")  # type: ignore[arg-type]  # a datetime, or None

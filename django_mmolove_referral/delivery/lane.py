@@ -57,6 +57,7 @@ class Lane:
         with self._listening:
             if sent.ruling is Ruling.FAULT:
                 self.streak += 1
+                self._success_noted = None  # the next success is news: it ends what was failing
             elif sent.ruling in (Ruling.ACCEPTED, Ruling.REFUSED):
                 self.streak = 0
             if sent.ruling is Ruling.SERVER_FAULT or sent.last.answer.retry_after or self.streak >= conf.pause_after:

@@ -30,6 +30,7 @@ PRESSING = (
     "sessions",
     "accounts",
     "server",
+    "delivery",
     "celery",
     "dispatcher",
     "sweep",

@@ -14,6 +14,7 @@ from django.utils.translation import ngettext
 from .. import advice, checks
 from ..clock import DatabaseNow
 from ..conf import ConfigError, Server, conf
+from ..delivery.failing import failing
 from ..delivery.rewards import NO_RECEIVER
 from ..models import Heartbeat, OutboundEvent, Referral, Reward, ServerHealth
 from ..signals import referral_qualified
@@ -37,12 +38,21 @@ def of_server(server: Server, signs: Signs, *, sent: bool, passed: bool) -> Iter
     if health is not None and (not sent or health.clock_host != socket.gethostname()):
         yield from of_remembered_clock(server, health)
     paused = health is not None and health.state != ServerHealth.State.OPEN
-    advised = advice.of_server(server, health)
+    failed = failing(server.alias, health, using=signs.using)
+    advised = advice.of_server(server, health, failed)
     if paused and passed:
         cure = _("Nothing is to be done: the dry run has just passed, and the next delivery run opens it.")
         yield warning("server.paused", advised.cause, cure, server=server.alias)
     elif paused:
         yield told("server.paused", Severity.ERROR, advised, server=server.alias)
+    elif failed and passed:
+        cure = _(
+            "Nothing is to be done: the dry run has just passed, and they are tried again by themselves; “Redeliver "
+            "now” on an event's page does so at once."
+        )
+        yield warning("delivery.failing", advised.cause, cure, server=server.alias)
+    elif failed and not sent:
+        yield told("delivery.failing", Severity.WARNING, advised, server=server.alias)
     elif passed or not sent:  # else the dry run has said how it stands
         yield told("server.open", Severity.OK, advised, server=server.alias)
     events = OutboundEvent.objects.using(signs.using).filter(server=server.alias)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from django.contrib.auth.models import Permission, User
 from django.utils import timezone
@@ -33,6 +34,24 @@ def fill() -> None:
     Heartbeat.objects.create(kind="once", host="portal", seen_at=timezone.now())  # from cron, which may take its time
     clerk = User.objects.create_user("clerk", password=PASSWORD, is_staff=True)
     clerk.user_permissions.add(Permission.objects.get(codename="view_referral"))
+
+
+def strain() -> None:
+    """Keys of a portal whose primary keys are UUIDs, a first fault, and a receiver that fails at length."""
+    now = timezone.now()
+    soon = now + timedelta(hours=1)
+    for event in OutboundEvent.objects.order_by("-pk")[1:9:3]:
+        key = f"reg-{UUID(int=event.pk + 2**120)}"
+        OutboundEvent.objects.filter(pk=event.pk).update(
+            server_event_id=key, state="pending", attempts=3, attempted_at=now, due_at=soon, last_status=0,
+            last_error="could not connect to 127.0.0.1:8780: connection refused",
+        )  # fmt: skip
+    for reward in Reward.objects.order_by("-pk")[:6:2]:
+        Reward.objects.filter(pk=reward.pk).update(
+            state="due", attempts=4, granted_at=None, due_at=soon,
+            last_error='IntegrityError: insert or update on table "game_goldentry" violates foreign key constraint '
+            '"game_goldentry_purse_id_8f1c2d_fk_game_purse_id" DETAIL: Key (purse_id)=(123456) is not present.',
+        )  # fmt: skip
 
 
 def _journey(

@@ -29,6 +29,15 @@ def season(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield portal
 
 
+@pytest.fixture(scope="session")
+def strained(season: Portal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
+    """The same with long keys and long errors."""
+    directory = shutil.copytree(season.directory, tmp_path_factory.mktemp("strained") / "var")
+    with Portal(directory, MMOLOVE_DISPATCH="manual") as portal:
+        portal.manage("shell", "--verbosity", "0", "--command", "from tests.browser.season import strain; strain()")
+        yield portal
+
+
 def staff(visit: Visit, portal: Portal, name: str, look: Look = DESKTOP, *, scripts: bool = True) -> Visitor:
     visitor = visit(portal, look, scripts=scripts)
     visitor.log_in(name)
@@ -138,7 +147,7 @@ def test_a_wrong_secret_is_told_first_and_mended_from_here(
         expect(first).to_contain_text("The secret here is not the one it has for this server.")
         expect(first).to_contain_text("Copy the current secret of server 'emberfall' from the MMOLove dashboard")
         page.get_by_role("link", name="Show the server").click()
-        expect(page.get_by_role("heading", name="MMOLove servers")).to_be_visible()
+        expect(page.get_by_role("heading", name="Server health", level=1)).to_be_visible()
         page.get_by_role("link", name="Overview").click()
         page.get_by_role("button", name="Send test event").click()
         expect(page.get_by_text("failed", exact=True)).to_be_visible()
@@ -175,6 +184,59 @@ def test_axe_finds_nothing_serious(season: Portal, visit: Visit, look: Look, at:
     owner = staff(visit, season, "owner", look)
     owner.open(f"{INDEX}{at}")
     assert serious(owner.page) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    "at", ["outboundevent/", "outboundevent/?state__exact=pending", "referral/", "reward/", "reward/?attention=1"]
+)
+def test_a_list_fits_beside_its_filters(strained: Portal, visit: Visit, scheme: str, at: str) -> None:
+    owner = staff(visit, strained, "owner", Look("desktop", scheme))
+    owner.open(f"{INDEX}{at}")
+    page = owner.page
+    assert page.locator("#result_list tbody tr").count() >= 3
+    expect(page.locator(".object-tools").get_by_role("link", name="Overview")).to_be_visible()
+    expect(page.locator(".mmolove-to-filter")).to_be_hidden()  # the filters are in view
+    assert (
+        page.evaluate(
+            "(() => { const list = document.querySelector('.results'); return list.scrollWidth - list.clientWidth })()"
+        )
+        <= 0
+    )
+    highest = page.evaluate(
+        "Math.max(...[...document.querySelectorAll('#result_list tr')].map(row => row.offsetHeight))"
+    )
+    assert highest <= 60, "no row is inflated by a text of three lines"
+    assert serious(page) == []
+
+
+@pytest.mark.parametrize("at", ["outboundevent/", "reward/?attention=1"])
+def test_a_list_on_a_phone(strained: Portal, visit: Visit, at: str) -> None:
+    owner = staff(visit, strained, "owner", PHONE)
+    owner.open(f"{INDEX}{at}")
+    page = owner.page
+    tools = [
+        page.locator(".object-tools").get_by_role("link", name=name).bounding_box()
+        for name in ("Overview", "Filter", "Export as CSV")
+    ]
+    assert len({box["y"] for box in tools if box}) == 1, "in a row"
+    assert page.evaluate("getComputedStyle(document.querySelector('.results'), '::after').position") == "sticky"
+    telling = page.locator(".field-error" if "reward" in at else ".field-status").first.bounding_box()
+    assert telling is not None
+    assert telling["x"] + telling["width"] <= 390, "what one came for is in view"
+    page.get_by_role("link", name="Filter", exact=True).click()
+    expect(page.get_by_role("heading", name="Filter", exact=True)).to_be_in_viewport()
+    assert serious(page) == []
+
+
+@pytest.mark.parametrize("look", [DESKTOP, PHONE], ids=str)
+def test_a_long_error_leaves_the_overview_in_its_frame(strained: Portal, visit: Visit, look: Look) -> None:
+    owner = staff(visit, strained, "owner", look)
+    owner.open(OVERVIEW)
+    needs = owner.page.get_by_role("region", name="needs attention")
+    expect(needs).to_contain_text("The last tries of 3 events failed.")
+    expect(needs).to_contain_text("game_goldentry_purse_id_8f1c2d_fk_game_purse_id")
+    assert serious(owner.page) == []  # and that nothing is wider than the window is watched on every page
 
 
 @pytest.mark.parametrize("model", ["referral", "reward"])
