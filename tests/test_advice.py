@@ -424,8 +424,8 @@ def test_a_waiting_event_says_for_what(registered: str | None, kind: str, cause:
             },
             "It could not be granted: RuntimeError: the bank is closed.",
             (
-                "Mend the receiver of referral_qualified. It is tried again by itself (Jan. 31, 2130, 6:30 p.m.), or at "
-                "once with “Retry now”."
+                "Mend the receiver of referral_qualified. It is tried again by itself (2130-01-31 18:30:00 UTC), or "
+                "at once with “Retry now”."
             ),
         ),
         (

@@ -442,6 +442,13 @@ def test_an_export_that_fails_shows_no_token_in_its_report(
             assert table.referral.token not in report
 
 
+def test_an_account_is_found_by_what_it_logs_in_with(alice: Any) -> None:
+    """Whatever the user model calls that."""
+    out = StringIO()
+    call_command("mmolove_export", alice.get_username(), "--by", "username", stdout=out)
+    assert json.loads(out.getvalue()) == privacy.export(alice)
+
+
 def test_a_referrer_of_many_is_written_one_by_one(alice: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(privacy, "CHUNK", 10)
     for number in range(35):
@@ -468,7 +475,7 @@ def test_a_referrer_of_many_is_written_one_by_one(alice: Any, monkeypatch: pytes
     [
         (["999999"], "There is no account with pk = '999999'. Give the account's primary key, or another field"),
         (["nobody@example.com", "--by", "email"], "There is no account with email = 'nobody@example.com'."),
-        (["bob"], "'bob' can be no pk. Give the account's primary key, or another field with --by, such as: --by"),
+        (["bob"], "'bob' can be no pk. Give the account's primary key, or another field with --by: --by username"),
         (["9" * 30], "pk"),
         (["x\0y", "--by", "email"], "email"),
         (["x", "--by", "shoe"], "--by shoe: the accounts ("),

@@ -10,7 +10,7 @@ from django.db.models import Field
 
 
 def identifying(name: str) -> Field[Any, Any] | None:
-    """The field of that name that an account may be named by; ``None`` if there is none.
+    """The field of that name that an account may be named by, ``username`` being what it logs in with; or ``None``.
 
     That several accounts have one value is no reason against it; that nobody should type it is (``password``).
     """
@@ -18,7 +18,7 @@ def identifying(name: str) -> Field[Any, Any] | None:
     try:
         field = model._meta.get_field(name)
     except FieldDoesNotExist:
-        return None
+        return identifying(model.USERNAME_FIELD) if name == "username" != model.USERNAME_FIELD else None
     return field if isinstance(field, Field) and not field.is_relation and field.name != "password" else None
 
 

@@ -71,11 +71,14 @@ def _account(by: str, value: str) -> Any:
     return found[0]
 
 
-_HINT = "Give the account's primary key, or another field with --by, such as: --by username."
+_HINT = "Give the account's primary key, or another field with --by: --by username is what it logs in with."
 
 
 def _field(model: Any, by: str) -> str:
-    if by != "pk" and identifying(by) is None:
+    if by == "pk":
+        return by
+    field = identifying(by)
+    if field is None:
         names = ", ".join(suggested())
         raise CommandError(f"--by {by}: the accounts ({model._meta.label}) have no such field; they have pk, {names}.")
-    return by
+    return field.name

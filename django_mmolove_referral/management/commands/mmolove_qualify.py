@@ -110,8 +110,6 @@ def _field(by: str | None) -> tuple[str, Field[Any, Any]]:
     if by == "pk":
         return by, key_field()
     field = identifying(model.USERNAME_FIELD if by is None else by)
-    if field is None and by == "username":
-        field = identifying(model.USERNAME_FIELD)
     if field is None:
         names = ", ".join(suggested())
         raise _wrong(f"--by takes username, pk, or another field of {model._meta.label}, such as {names}.")
