@@ -446,7 +446,7 @@ def test_an_account_is_found_by_what_it_logs_in_with(alice: Any) -> None:
     """Whatever the user model calls that."""
     out = StringIO()
     call_command("mmolove_export", alice.get_username(), "--by", "username", stdout=out)
-    assert json.loads(out.getvalue()) == privacy.export(alice)
+    assert json.loads(out.getvalue())["account"] == privacy.export(alice)["account"]
 
 
 def test_a_referrer_of_many_is_written_one_by_one(alice: Any, monkeypatch: pytest.MonkeyPatch) -> None:
