@@ -140,7 +140,8 @@ class Referral:
     # -- what an operator may do
 
     def may_cancel(self, kind: str) -> bool:
-        return kind in self.events and self.events[kind].open and not self.events[kind].in_hand
+        event = self.events.get(kind)
+        return event is not None and (event.open or event.state in ("rejected", "exhausted")) and not event.in_hand
 
     def cancel(self, kind: str) -> None:
         self.events[kind].end("cancelled", reason="operator")

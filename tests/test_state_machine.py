@@ -416,7 +416,8 @@ class Delivery(RuleBasedStateMachine):
 
     def final_is_final(self, before: OutboundEvent, event: OutboundEvent) -> None:
         if before.state in model.FINAL and event.pk not in self.redelivered:
-            assert event.state == before.state
+            failed = before.state in ("rejected", "exhausted")  # which an operator may give up
+            assert event.state == before.state or (failed and event.reason == "operator")
             hidden = before.outcome == "duplicate" or before.state != "accepted"
             assert event.outcome == before.outcome or (hidden and event.outcome == "ignored")
 
