@@ -309,8 +309,10 @@ def test_what_only_matters_in_production(
     settings.ROOT_URLCONF = type("Urls", (), {"urlpatterns": [*portal.urlpatterns, sandbox_pages]})
     monkeypatch.setitem(connection.settings_dict, "OPTIONS", {})
     of_sqlite = {"database.readers_first": "warning"} if connection.vendor == "sqlite" else {}
-    settings.DEBUG = False
+    settings.DEBUG, settings.SILENCED_SYSTEM_CHECKS = False, []
     assert wrong() == {"sandbox.public": "warning", "sandbox.configured": "warning", **of_sqlite}
+    settings.SILENCED_SYSTEM_CHECKS = ["mmolove_referral.W024", "mmolove_referral.W025"]
+    assert wrong() == of_sqlite
     settings.DEBUG = True
     assert wrong() == {}
 

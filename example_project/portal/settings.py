@@ -119,6 +119,7 @@ if not (env.get("MMOLOVE_SERVER_ID") or env.get("MMOLOVE_REFERRAL_SECRET")):
         # A path: the visitor stays on the host name that their session belongs to.
         "SHARE_URL": "/sandbox/r/emberfall",
     }
+    SILENCED_SYSTEM_CHECKS = ["mmolove_referral.W024", "mmolove_referral.W025"]  # which is the point here
     MMOLOVE_SANDBOX = {
         "SERVERS": {"emberfall": "sandbox-secret"},
         "REGISTER_URL": "/register/",
