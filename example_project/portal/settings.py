@@ -110,6 +110,8 @@ MMOLOVE_REFERRAL: dict[str, Any] = {
     "SHARE_URL": env.get("MMOLOVE_SHARE_URL"),
     "DISPATCH": env.get("MMOLOVE_DISPATCH") or ("celery" if CELERY_BROKER_URL else "thread"),
 }
+# This portal is there to be tried, with a MMOLove on this machine.
+SILENCED_SYSTEM_CHECKS = ["mmolove_referral.W024", "mmolove_referral.W025"]
 if not (env.get("MMOLOVE_SERVER_ID") or env.get("MMOLOVE_REFERRAL_SECRET")):
     # No credentials of MMOLove's: the portal's urls mount a sandbox, and this is the way there.
     MMOLOVE_REFERRAL |= {
@@ -119,7 +121,6 @@ if not (env.get("MMOLOVE_SERVER_ID") or env.get("MMOLOVE_REFERRAL_SECRET")):
         # A path: the visitor stays on the host name that their session belongs to.
         "SHARE_URL": "/sandbox/r/emberfall",
     }
-    SILENCED_SYSTEM_CHECKS = ["mmolove_referral.W024", "mmolove_referral.W025"]  # which is the point here
     MMOLOVE_SANDBOX = {
         "SERVERS": {"emberfall": "sandbox-secret"},
         "REGISTER_URL": "/register/",
