@@ -10,6 +10,7 @@ import threading
 from types import FrameType
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 from django.urls import get_resolver
 
@@ -61,7 +62,8 @@ class Command(ReferralCommand):
             self.stdout.write(f"Delivering to {aliases}, until SIGTERM or Ctrl-C.")
             self.stdout.flush()  # a journal reads it through a pipe
         # As in a web process: some portals connect their receivers in a module that only their URLs import.
-        get_resolver().url_patterns  # noqa: B018
+        if getattr(settings, "ROOT_URLCONF", ""):  # a worker's own settings may do without
+            get_resolver().url_patterns  # noqa: B018
         watch = self._progress if self.stdout.isatty() else None
         work = self._once if options["once"] else self._loop
         tally = work(concurrency, seconds, watch)
