@@ -15,7 +15,6 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldError, ImproperlyConfigured, ValidationError
 from django.db import IntegrityError, router, transaction
-from django.db.models import Q
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
@@ -25,13 +24,9 @@ from . import protocol, signals
 from .clock import DatabaseNow
 from .conf import DEFAULT_SERVER, conf
 from .delivery import dispatch, order
-from .delivery.blank import blank
 from .models import OutboundEvent, Referral, Reward
 from .protocol import Kind
 from .record import usable_code, usable_token
-
-LOCKED_AT_ONCE = 1000
-"""Referrals of one referrer that are locked with one statement."""
 
 
 class SeveralServersError(ValueError):
@@ -210,25 +205,6 @@ def event_for(referral: Referral, kind: Kind, state: OutboundEvent.State, *, ide
         state=state,
         due_at=DatabaseNow(),  # the database's own clock, not this process's
     )
-
-
-def forget(user: Any, *, using: str) -> int:
-    """Close what is open for an account that is going, and blank what names it, as referred and as referrer.
-
-    In the caller's transaction. Returns how many referrals it had on MMOLove's servers.
-    """
-    referrals = Referral.objects.using(using)
-    rows = dict(referrals.filter(Q(user=user) | Q(referrer=user)).values_list("pk", "user_id"))
-    own = [pk for pk, user_id in rows.items() if user_id == user.pk]
-    if len(own) < len(rows):
-        # In everybody's order, before the foreign key's own UPDATE locks them in another.
-        pks = sorted(rows)
-        for at in range(0, len(pks), LOCKED_AT_ONCE):
-            referrals.lock(pks[at : at + LOCKED_AT_ONCE])
-        referrals.filter(referrer=user).exclude(referrer_code="").update(referrer_code="")
-    if own:
-        blank(order.lock(own, using=using), using=using)
-    return len(own)
 
 
 # -- inside

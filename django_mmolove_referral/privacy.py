@@ -11,7 +11,7 @@ from typing import Any
 from django.db import router, transaction
 from django.utils import timezone
 
-from . import lifecycle
+from .delivery.blank import forget
 from .models import DeliveryAttempt, OutboundEvent, Referral, Reward
 from .protocol import parse_object
 
@@ -40,7 +40,7 @@ def erase(user: Any) -> int:
     """
     using = _database(user)
     with transaction.atomic(using=using):
-        return lifecycle.forget(user, using=using)
+        return forget(user, using=using)
 
 
 def about(user: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from django.db.models.signals import post_save, pre_delete
 
 from . import lifecycle
 from .capture import Visit, current_visit
+from .delivery.blank import forget
 from .locks import promptly
 from .logs import over, trouble
 from .models import Referral
@@ -79,7 +80,7 @@ def on_logged_in(sender: type[Any], user: Any, **kwargs: Any) -> None:
 def on_account_deleted(sender: type[Any], instance: Any, using: str = DEFAULT_DB_ALIAS, **kwargs: Any) -> None:
     try:
         with transaction.atomic(using=using):
-            lifecycle.forget(instance, using=using)
+            forget(instance, using=using)
     except Exception:
         extra = {"account": instance.pk}
         logger.exception("The referrals of a deleted account could not be closed; the deletion goes on.", extra=extra)

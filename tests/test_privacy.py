@@ -26,9 +26,8 @@ from django_mmolove_referral import attach_referral, mark_qualified, mark_revers
 from django_mmolove_referral.capture import SESSION_KEY
 from django_mmolove_referral.conf import conf
 from django_mmolove_referral.delivery import retention
-from django_mmolove_referral.delivery.blank import ANSWERED
+from django_mmolove_referral.delivery.blank import ANSWERED, forget
 from django_mmolove_referral.delivery.rewards import grant_due
-from django_mmolove_referral.lifecycle import forget
 from django_mmolove_referral.models import DeliveryAttempt, OutboundEvent, Referral, Reward
 from django_mmolove_referral.protocol import Kind
 from django_mmolove_referral.record import Record
@@ -239,7 +238,7 @@ def test_subclasses_of_the_user_model(kind: str, erase: Callable[[Any], object],
 
 
 def test_a_referrer_of_many_is_locked_in_everybodys_order(alice: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("django_mmolove_referral.lifecycle.LOCKED_AT_ONCE", 4)
+    monkeypatch.setattr("django_mmolove_referral.delivery.blank.LOCKED_AT_ONCE", 4)
     for number in range(10):
         ReferralFactory.create(user=create(f"p{number}@example.com"), referrer=alice, referrer_code=CODE)
     attach_referral(alice, TOKEN)

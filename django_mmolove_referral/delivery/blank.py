@@ -16,10 +16,32 @@ from ..models import DeliveryAttempt, OutboundEvent, Referral, Reward
 from . import order
 from .update import update
 
+LOCKED_AT_ONCE = 1000
+"""Referrals of one referrer that are locked with one statement."""
+
 #: The fields of an answer that the contract names. Any other might repeat what was sent.
 ANSWERED = ("ok", "referral_id", "state", "duplicate", "ignored")
 
 _EVENT_FIELDS = ("state", "reason", "claim", "frozen", "settled_at", "body", "response", "last_error")
+
+
+def forget(user: Any, *, using: str) -> int:
+    """Close what is open for an account that is going, and blank what names it, as referred and as referrer.
+
+    In the caller's transaction. Returns how many referrals it had on MMOLove's servers.
+    """
+    referrals = Referral.objects.using(using)
+    rows = dict(referrals.filter(Q(user=user) | Q(referrer=user)).values_list("pk", "user_id"))
+    own = [pk for pk, user_id in rows.items() if user_id == user.pk]
+    if len(own) < len(rows):
+        # In everybody's order, before the foreign key's own UPDATE locks them in another.
+        pks = sorted(rows)
+        for at in range(0, len(pks), LOCKED_AT_ONCE):
+            referrals.lock(pks[at : at + LOCKED_AT_ONCE])
+        referrals.filter(referrer=user).exclude(referrer_code="").update(referrer_code="")
+    if own:
+        blank(order.lock(own, using=using), using=using)
+    return len(own)
 
 
 def blank(locked: Mapping[int, tuple[Referral, order.Events]], *, using: str) -> None:

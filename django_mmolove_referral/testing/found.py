@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any
 
 from ..conf import conf
+from ..lifecycle import SeveralServersError
 from ..models import OutboundEvent, Referral, Reward, ServerHealth
 from ..protocol import Kind
 
@@ -45,8 +46,7 @@ class Found:
             referrals = referrals.filter(server=conf.server(server).alias)
         rows = list(referrals)
         if len(rows) > 1:
-            names = ", ".join(sorted(repr(row.server) for row in rows))
-            raise ValueError(f"This account has referrals on several servers; say which with server=…: {names}.")
+            raise SeveralServersError("This account", (row.server for row in rows))
         if not rows:
             return cls(user.get_username(), None, {}, None, None)
         return cls(
