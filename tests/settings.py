@@ -26,7 +26,6 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django_mmolove_referral",
     "tests.gameapp",
-    "tests.docs.purses",
 ]
 # The user model cannot change within a process: a second run of the sign-up tests uses the other one.
 if os.environ.get("TEST_USER_MODEL") == "email":

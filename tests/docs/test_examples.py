@@ -32,8 +32,8 @@ from django_mmolove_referral.models import OutboundEvent, Referral, Reward, Serv
 from django_mmolove_referral.sandbox.core import Sandbox
 from django_mmolove_referral.sandbox.faults import Fault
 from django_mmolove_referral.sandbox.server import SandboxServer
-from tests.docs.purses.models import Note, Purse
 from tests.factories import EventFactory
+from tests.gameapp.models import Note, Purse
 from tests.pages import code
 from tests.portal import create
 from tests.visitors import Browser
